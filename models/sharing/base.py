@@ -1,0 +1,51 @@
+"""The contract of a sharing strategy.
+
+Shapes: B batch, H W height and width.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.spec import ModelSpec
+from models.tasks import TASKS, Task
+
+
+class SharedModel(nn.Module, ABC):
+    """A network that solves several tasks and shares some of its weights among them.
+
+    Images come as uint8 or as floats in 0..1, [B, 3, H, W]; normalisation is part of the network.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.tasks: dict[str, Task] = {task.name: TASKS[task.kind](task) for task in spec.tasks}
+        self.register_buffer("mean", torch.tensor(spec.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Map images uint8 or 0..1 to zero mean and unit variance per channel."""
+        images = images.float() / 255 if images.dtype == torch.uint8 else images
+        return (images - self.mean) / self.std
+
+    @abstractmethod
+    def forward(self, images: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Map images to the raw head output of each named task (all by default); shared parts run once."""
+
+    @abstractmethod
+    def features(self, images: Tensor, task: str) -> list[Tensor]:
+        """Map images to the features of one task at the end of each of the D locations."""
+
+    @abstractmethod
+    def penalty(self) -> Tensor:
+        """The strategy's own term of the objective, before λ; zero where there is none."""
+
+    @abstractmethod
+    def only(self, task: str) -> "SharedModel":
+        """Cut out the network of one task, with the weights that it uses and no others."""

@@ -1,0 +1,22 @@
+"""Task kinds: one file a kind, found by name in this dict."""
+
+from models.tasks.attributes import Attributes
+from models.tasks.base import Task
+from models.tasks.classification import Classification
+from models.tasks.depth import Depth
+from models.tasks.edges import Edges
+from models.tasks.keypoints import Keypoints
+from models.tasks.offsets import Offsets
+from models.tasks.segmentation import Segmentation
+
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "attributes": Attributes,
+    "segmentation": Segmentation,
+    "depth": Depth,
+    "edges": Edges,
+    "keypoints": Keypoints,
+    "offsets": Offsets,
+}
+
+__all__ = ["TASKS", "Task"]

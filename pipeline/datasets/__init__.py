@@ -1,0 +1,16 @@
+"""Readers of public data set layouts: one file a layout, found by name in this dict."""
+
+from pipeline.datasets.base import SPLITS, BadExample, Column, Example, Row, Source, SourceSettings
+from pipeline.datasets.fashion import Fashion
+from pipeline.datasets.manifest import Manifest
+from pipeline.datasets.nyuv2 import NYUv2
+from pipeline.datasets.scenes import Scenes
+
+DATASETS: dict[str, type[Source]] = {
+    "scenes": Scenes,
+    "fashion": Fashion,
+    "nyuv2": NYUv2,
+    "manifest": Manifest,
+}
+
+__all__ = ["DATASETS", "SPLITS", "BadExample", "Column", "Example", "Row", "Source", "SourceSettings"]
