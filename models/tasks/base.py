@@ -1,16 +1,19 @@
 """The contract of a task kind: head, loss, metric, target and picture of one sort of label.
 
-Shapes: B batch, H W height and width, C channels.
+Shapes: B batch, N training images, H W height and width, C channels.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import ClassVar
 
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from models.spec import TaskSpec
+
+NAMED_LAYOUTS = ("class", "flags", "mask", "points")  # their values are indices of class names
 
 
 class Task(ABC):
@@ -25,7 +28,15 @@ class Task(ABC):
     higher_is_better: ClassVar[bool]
     options: ClassVar[Mapping[str, float]] = {}
 
-    def __init__(self, spec: TaskSpec) -> None: ...
+    def __init__(self, spec: TaskSpec) -> None:
+        column = f"task {spec.name!r}: column {spec.column_name!r} of {spec.dataset!r}"
+        if spec.column.layout != self.layout:
+            raise ValueError(f"{column} has layout {spec.column.layout!r}, {spec.kind} learns from {self.layout!r}")
+        if self.layout in NAMED_LAYOUTS and not spec.column.classes:
+            raise ValueError(f"{column} names no classes, {spec.kind} needs them")
+        self.spec = spec
+        self.classes = spec.column.classes
+        self.settings: Mapping[str, float] = {**self.options, **_known(spec, self.options)}
 
     @abstractmethod
     def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
@@ -37,23 +48,39 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Map raw output and target to (sum of the loss over labelled elements, their number), both scalars.
+        """Map raw output and target to (sum of the loss over labelled elements, their number), both float32 scalars.
 
         The objective is sum / number over the *global* batch, so a sum and a count are what ranks can add up.
         """
 
     @abstractmethod
     def metric(self) -> Metric:
-        """A fresh metric: `update(prediction, target)`, `compute()` -> scalar; unlabelled elements do not count."""
+        """A fresh metric: `update(prediction, target)`, `compute()` -> scalar; unlabelled elements do not count.
+
+        Over no labelled element at all it computes to NaN.
+        """
 
     @abstractmethod
     def predict(self, output: Tensor) -> Tensor:
         """Map raw output to the prediction that users and the metric see."""
 
     @abstractmethod
-    def trivial(self, targets: Tensor) -> Tensor:
-        """Map training targets [N, ...] to the best constant prediction for one image (what `predict` gives, no B)."""
+    def trivial(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
+        """Map training targets [N, ...] and the image size (H, W) to the best constant prediction, without B."""
 
     @abstractmethod
-    def render(self, value: Tensor) -> Tensor | str:
-        """Map one image's prediction or target to a picture uint8 [3, H, W], or to a line of text."""
+    def render(self, prediction: Tensor) -> Tensor | str:
+        """Map one image's prediction to a picture uint8 [3, H, W], or to a line of text."""
+
+    @abstractmethod
+    def render_target(self, target: Tensor, size: tuple[int, int]) -> Tensor | str:
+        """Map one image's target and its size (H, W) to a picture uint8 [3, H, W], or to a line of text."""
+
+
+def _known(spec: TaskSpec, options: Mapping[str, float]) -> Mapping[str, float]:
+    for name, _ in spec.options:
+        if name not in options:
+            near = get_close_matches(name, options, n=1, cutoff=0.0)
+            hint = f"did you mean {near[0]!r}?" if near else f"{spec.kind} has none"
+            raise ValueError(f"task {spec.name!r}: unknown option {name!r}; {hint}")
+    return dict(spec.options)

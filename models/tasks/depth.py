@@ -1,0 +1,80 @@
+"""Depth, or any other positive field, per pixel.
+
+Shapes: B batch, N training images, H W height and width.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from typing_extensions import override
+
+from models.heads import PyramidHead
+from models.tasks.base import Task
+from models.tasks.pictures import ramp_picture
+from models.tasks.summed import Summed, ratio
+
+
+class Depth(Task):
+    """Map an image to depth [H, W] in the column's unit, learned by the L1 distance of log depth.
+
+    The raw output is log(depth / scale), so that depth is positive and the loss and its gradient are of order 1 in any
+    unit. Option `scale` is a typical depth in the column's unit, the first guess of a fresh network. The metric is the
+    root of the mean squared error over all labelled pixels of the split, in the unit.
+    """
+
+    layout = "field"
+    metric_name = "rmse"
+    higher_is_better = False
+    options: ClassVar = {"scale": 1.0}
+
+    @override
+    def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
+        return PyramidHead(channels, reductions, self.spec.head_width, 1)
+
+    @override
+    def target(self, raw: Tensor) -> Tensor:
+        return raw
+
+    @override
+    def loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        labelled = target > 0
+        # the scale stands in for what is unlabelled, where a logarithm of 0 would spoil the sum
+        wanted = (torch.where(labelled, target.float(), self.settings["scale"]) / self.settings["scale"]).log()
+        return ((output[:, 0].float() - wanted).abs() * labelled).sum(), labelled.sum().float()
+
+    @override
+    def metric(self) -> Metric:
+        return Summed((2,), _squared_errors, _root_mean)
+
+    @override
+    def predict(self, output: Tensor) -> Tensor:
+        return self.settings["scale"] * output[:, 0].float().exp()
+
+    @override
+    def trivial(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
+        """The mean depth of each pixel; where a pixel is never labelled, that of all."""
+        number_HW, total_HW = (targets > 0).sum(0), targets.sum(0, dtype=torch.float64)
+        mean_HW = torch.where(number_HW > 0, total_HW / number_HW, total_HW.sum() / number_HW.sum())
+        return mean_HW.float()
+
+    @override
+    def render(self, prediction: Tensor) -> Tensor:
+        """Near is bright, and `scale` lies in the middle of the ramp."""
+        return ramp_picture(self.settings["scale"] / (self.settings["scale"] + prediction))
+
+    @override
+    def render_target(self, target: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.render(target) * (target > 0)
+
+
+def _squared_errors(prediction_BHW: Tensor, target_BHW: Tensor) -> Tensor:
+    labelled = target_BHW > 0
+    squared = torch.where(labelled, prediction_BHW - target_BHW, 0.0).double().square()
+    return torch.stack([squared.sum(), labelled.sum()])
+
+
+def _root_mean(sums_2: Tensor) -> Tensor:
+    return ratio(sums_2).sqrt()

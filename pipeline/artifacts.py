@@ -1,0 +1,124 @@
+"""Every path and every schema of what a stage hands on; nothing heavy is imported before it is needed.
+
+A stage's folder is one DVC out. It is written under a temporary name and renamed when whole, so that a killed stage
+leaves nothing that could be taken for a result.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.spec import Column
+from pipeline.config import ROOT
+
+ARTIFACTS = ROOT / "artifacts"
+AFFINITY = pa.schema(
+    [("location", pa.int32()), ("task_a", pa.string()), ("task_b", pa.string()), ("value", pa.float64())]
+    + [("ci_low", pa.float64()), ("ci_high", pa.float64()), ("null_high", pa.float64())]
+)
+RDMS = pa.schema([("task", pa.string()), ("location", pa.int32()), ("triangle", pa.list_(pa.float32()))])
+TREES = pa.schema(
+    [("groups", pa.string()), ("cost", pa.float64()), ("budget", pa.int64()), ("params", pa.int64())]
+    + [("flops", pa.int64()), ("method", pa.string()), ("optimal", pa.bool_())]
+)
+TRIALS = pa.schema(
+    [("job", pa.string()), ("name", pa.string()), ("key", pa.string()), ("seed", pa.int32()), ("split", pa.string())]
+    + [("task", pa.string()), ("epoch", pa.int32()), ("metric", pa.string()), ("value", pa.float64())]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetManifest:
+    """What `prepare` knows of one data set: enough to build heads and to name what a network was trained on."""
+
+    name: str
+    counts: Mapping[str, int]
+    size: tuple[int, int]
+    columns: Mapping[str, Column]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fingerprint: str
+    licence: str
+    skipped: tuple[str, ...] = ()
+
+
+@contextmanager
+def writing(stage: str, base: Path | None = None) -> Iterator[Path]:
+    """Give a temporary folder for a stage's results; rename it to `artifacts/<stage>` when the block ends well."""
+    base = base or ARTIFACTS
+    base.mkdir(parents=True, exist_ok=True)
+    for stale in base.glob(f".{stage}.*"):
+        shutil.rmtree(stale)
+    draft = base / f".{stage}.{os.getpid()}"
+    draft.mkdir()
+    yield draft
+    target = base / stage
+    if target.exists():
+        shutil.rmtree(target)
+    draft.rename(target)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON under a temporary name, then rename."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    draft.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    if not path.exists():
+        raise ValueError(f"{path}: missing; run `dvc repro`, which makes it")
+    return json.loads(path.read_text())
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), path)
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        raise ValueError(f"{path}: missing; run `dvc repro`, which makes it")
+    return pq.read_table(path).to_pylist()
+
+
+def write_manifests(folder: Path, manifests: Iterable[DatasetManifest]) -> None:
+    write_json(folder / "manifest.json", {manifest.name: asdict(manifest) for manifest in manifests})
+
+
+def read_manifests(folder: Path | None = None) -> dict[str, DatasetManifest]:
+    raw = read_json((folder or ARTIFACTS / "prepare") / "manifest.json")
+    return {name: _manifest(item) for name, item in raw.items()}
+
+
+def _manifest(item: Mapping[str, Any]) -> DatasetManifest:
+    columns = {name: Column(**{**column, "classes": tuple(column["classes"])}) for name, column in item["columns"].items()}
+    lists = {key: tuple(item[key]) for key in ("size", "mean", "std", "skipped")}
+    return DatasetManifest(**{**item, **lists, "columns": columns})
+
+
+def shards(dataset: str, split: str, folder: Path | None = None) -> list[Path]:
+    """The Arrow files of one split, in order."""
+    return sorted(((folder or ARTIFACTS / "prepare") / dataset / split).glob("*.arrow"))
+
+
+def digest(value: Any) -> str:
+    """Map a JSON-able value to a short stable name (sha256, 16 hexadecimal digits)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """Map the contents of files, in the given order, to a sha256."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

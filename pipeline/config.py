@@ -1,0 +1,288 @@
+"""params.yaml -> a frozen, typed configuration; machine.yaml -> where and how fast it runs.
+
+All errors of a file are reported at once, each with its line, its key path and the nearest right name. Nothing heavy is
+imported here: names of task kinds and readers are the names of their files.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+ROOT = Path(__file__).resolve().parent.parent
+TASK_KINDS = sorted(p.stem for p in (ROOT / "models/tasks").glob("[a-z]*.py") if p.stem != "base")
+READERS = sorted(p.stem for p in (ROOT / "pipeline/datasets").glob("[a-z]*.py") if p.stem not in ("base", "files"))
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """A frozen section: no unknown keys, no strings taken for numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Dataset(Settings):
+    """Where a data set lies and how it is stored. `val` and `test` are fractions where the set has no official split."""
+
+    reader: str
+    root: str | None = None
+    images: Positive | None = None
+    size: tuple[Positive, Positive]
+    val: Fraction = 0.15
+    test: Fraction = 0.15
+    min_class_count: Annotated[int, Field(ge=0)] = 0
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _pair(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Prepare(Settings):
+    on_bad: Literal["fail", "skip"] = "fail"
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+
+
+class Task(Settings):
+    """What to learn: a kind, and the column of a data set that it learns from (by default the task's own name)."""
+
+    kind: str
+    dataset: str
+    column: str | None = None
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    head_width: Positive = 32
+    options: dict[str, float] = {}
+
+
+class Backbone(Settings):
+    name: str
+    pretrained: bool = False
+    locations: Annotated[int, Field(ge=1, le=16)] = 4
+
+
+class Augment(Settings):
+    """Random mirroring (probability) and random crops (least side as a fraction, 1 = none), the same for all labels."""
+
+    flip: Fraction = 0.5
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class Train(Settings):
+    """How every network is trained, single-task networks and shared ones alike (paper Sec. 3.1: the same conditions)."""
+
+    epochs: Positive = 10
+    batch: Positive = 32
+    optimiser: Literal["adamw", "sgd", "lamb"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    momentum: Fraction = 0.9
+    schedule: Literal["cosine", "step", "triangular", "constant"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    select: Literal["best", "last"] = "best"
+    augment: Augment = Augment()
+
+
+class Affinity(Settings):
+    images: Positive = 500
+    bootstrap: Annotated[int, Field(ge=0)] = 50
+    permutations: Annotated[int, Field(ge=0)] = 20
+    pool: bool = False
+    centre: bool = False
+
+
+class Trees(Settings):
+    """Budgets: a number of parameters (or FLOPs), or relative to the fully shared network, as in `1.3x`."""
+
+    budgets: Annotated[list[str | int | float], Field(min_length=1)]
+    unit: Literal["params", "flops"] = "params"
+    method: str = "auto"
+    share_first: bool = False
+
+    @field_validator("budgets")
+    @classmethod
+    def _readable(cls, budgets: list[str | int | float]) -> list[str | int | float]:
+        for budget in budgets:
+            if isinstance(budget, str) and not _is_number(budget.removesuffix("x")):
+                raise ValueError(f"{budget!r} is no budget: give a number, or a multiple of the shared network as 1.3x")
+        return budgets
+
+
+class Branched(Settings):
+    """`init`: every network starts from the backbone's own first weights."""
+
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+
+
+class Report(Settings):
+    samples: Positive = 6
+
+
+class Config(Settings):
+    """Every number that a person may turn. `experiment` names the MLflow experiment."""
+
+    experiment: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
+    prepare: Prepare = Prepare()
+    tasks: Annotated[dict[str, Task], Field(min_length=1)]
+    backbone: Backbone
+    train: Train = Train()
+    affinity: Affinity = Affinity()
+    trees: Trees
+    branched: Branched = Branched()
+    report: Report = Report()
+
+
+class Machine(Settings):
+    """Where it runs and how fast: nothing here can change a result, so nothing here invalidates a stage.
+
+    jobs     networks trained at once, through Ray Tune; 1 = one after another in this process
+    workers  processes per network (DDP); 0 = in this process, no cluster
+    roots    data set name -> folder, in place of the root in params.yaml
+    """
+
+    jobs: Positive = 1
+    workers: Annotated[int, Field(ge=0)] = 0
+    gpu: bool | None = None
+    cpus_per_job: Positive = 1
+    loader_workers: Annotated[int, Field(ge=0)] = 0
+    prepare_workers: Positive | None = None
+    threads: Positive | None = None
+    channels_last: bool | None = None
+    compile: bool = False
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    address: str | None = None
+    storage: str = "runs"
+    tracking_uri: str | None = None
+    roots: dict[str, str] = {}
+
+
+def load(path: str | Path = "params.yaml") -> Config:
+    """Read and check a whole params.yaml; ValueError lists every error with its line and key path."""
+    raw = _read(Path(path))
+    return cast(Config, _validate(Config, raw, Path(path), list(_wrong_names(raw))))
+
+
+def load_machine(path: str | Path = "machine.yaml") -> Machine:
+    """Read machine.yaml; without the file everything runs in this process, results and runs stay in this folder."""
+    path = Path(path)
+    machine = cast(Machine, _validate(Machine, _read(path), path, [])) if path.exists() else Machine()
+    base = path.resolve().parent
+    storage = machine.storage if "://" in machine.storage else str(base / machine.storage)
+    uri = machine.tracking_uri or f"sqlite:///{base / 'mlflow.db'}"
+    return machine.model_copy(update={"storage": storage, "tracking_uri": uri})
+
+
+def root_of(name: str, config: Config, machine: Machine, base: Path = Path()) -> Path | None:
+    """Map a data set's name to its folder: machine.yaml's word first, then params.yaml's, relative to the latter."""
+    root = machine.roots.get(name, config.datasets[name].root)
+    return None if root is None else (base / Path(root).expanduser()).resolve()
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown name: the nearest right one, or all of them."""
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]}?" if close else f"Use one of {', '.join(known)}."
+
+
+def _read(path: Path) -> Any:
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
+    try:
+        return YAML(typ="rt").load(path.read_text())
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ValueError(f"{path}:{line}: not readable as YAML: {error.problem}") from None
+
+
+def _validate(model: type[Settings], raw: Any, path: Path, errors: list[tuple[tuple[Any, ...], str]]) -> Settings:
+    try:
+        config = model.model_validate(_plain(raw))
+    except ValidationError as error:
+        errors += [(item["loc"], _explain(model, item)) for item in cast(list[dict[str, Any]], error.errors())]
+        config = None
+    if errors:
+        lines = [f"{path}:{_line(raw, loc)} {'.'.join(map(str, loc))}: {text}" for loc, text in errors]
+        raise ValueError("\n".join(dict.fromkeys(lines)))
+    assert config is not None
+    return config
+
+
+def _plain(node: Any) -> Any:
+    """ruamel's round-trip types as plain ones, so that strict validation sees int, float and str."""
+    if isinstance(node, Mapping):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def _wrong_names(raw: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Names that must be found elsewhere: readers, kinds, data sets. Malformed parts are left to the typed check."""
+    sections = raw if isinstance(raw, Mapping) else {}
+    datasets, tasks = (sections.get(key) if isinstance(sections.get(key), Mapping) else {} for key in ("datasets", "tasks"))
+    for name, item in (datasets or {}).items():
+        if isinstance(item, Mapping) and isinstance(item.get("reader"), str) and item["reader"] not in READERS:
+            yield ("datasets", name, "reader"), f"no reader {item['reader']!r}. {nearest(item['reader'], READERS)}"
+    for name, item in (tasks or {}).items():
+        if not isinstance(item, Mapping):
+            continue
+        if isinstance(item.get("kind"), str) and item["kind"] not in TASK_KINDS:
+            yield ("tasks", name, "kind"), f"no task kind {item['kind']!r}. {nearest(item['kind'], TASK_KINDS)}"
+        if isinstance(item.get("dataset"), str) and item["dataset"] not in (datasets or {}):
+            known = [str(key) for key in (datasets or {})]
+            yield ("tasks", name, "dataset"), f"no data set {item['dataset']!r}. {nearest(item['dataset'], known)}"
+
+
+def _explain(model: type[Settings], error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"unknown key. {nearest(str(error['loc'][-1]), _keys_at(model, error['loc'][:-1]))}"
+    if error["type"] == "missing":
+        return "missing; this key has no default"
+    text = error["msg"].removeprefix("Value error, ")
+    if isinstance(error["input"], str) and _is_number(error["input"]):
+        return f"{text}; {error['input']!r} is text: remove the quotes"
+    return f"{text} (found {error['input']!r})" if not isinstance(error["input"], dict | list) else text
+
+
+def _keys_at(model: type[Settings], loc: Sequence[Any]) -> list[str]:
+    """The keys that a section knows, followed down a path; a mapping of named sections is passed through by its type."""
+    kinds: Any = model
+    for part in loc:
+        if isinstance(kinds, type) and issubclass(kinds, BaseModel):
+            kinds = kinds.model_fields[str(part)].annotation
+        else:
+            kinds = getattr(kinds, "__args__", (None, None))[1]
+    return list(kinds.model_fields) if isinstance(kinds, type) and issubclass(kinds, BaseModel) else []
+
+
+def _line(raw: Any, loc: Sequence[Any]) -> int:
+    """The line of the deepest key on the path that the file holds."""
+    line = 1
+    for part in loc:
+        if not hasattr(raw, "lc") or not (part in raw if isinstance(raw, Mapping) else isinstance(part, int)):
+            break
+        line = raw.lc.key(part)[0] + 1 if isinstance(raw, Mapping) else raw.lc.item(part)[0] + 1
+        raw = raw[part]
+    return line
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

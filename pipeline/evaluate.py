@@ -1,0 +1,81 @@
+"""Networks and constant predictors -> one metric a task, over one split of each data set."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from models.tasks import Task
+from pipeline.loading import Batch, Split, in_order
+
+TRIVIAL_IMAGES = 2000  # training images from which constant predictions are drawn
+
+Predict = Callable[[Batch, Sequence[str]], Mapping[str, Tensor]]
+
+
+def tasks_on(dataset: str, tasks: Mapping[str, Task]) -> list[str]:
+    return [name for name, task in tasks.items() if task.spec.dataset == dataset]
+
+
+@torch.no_grad()
+def metrics_of(
+    predict: Predict,
+    tasks: Mapping[str, Task],
+    splits: Sequence[Split],
+    *,
+    batch: int,
+    device: torch.device,
+    rank: int = 0,
+    world: int = 1,
+) -> dict[str, float]:
+    """Map a predictor to each task's metric; every rank sees its rows and all get the same numbers."""
+    metrics = {name: task.metric().to(device) for name, task in tasks.items()}
+    for split in splits:
+        names = tasks_on(split.dataset, tasks)
+        for part in in_order(split, batch, rank, world):
+            part = part.to(device)
+            for name, prediction in predict(part, names).items():
+                task = tasks[name]
+                metrics[name].update(prediction, task.target(part.labels[task.spec.column_name]))
+    return {name: float(metric.compute()) for name, metric in metrics.items()}
+
+
+def network_metrics(
+    network: nn.Module,
+    tasks: Mapping[str, Task],
+    splits: Sequence[Split],
+    *,
+    batch: int,
+    device: torch.device,
+    bf16: bool = False,
+    rank: int = 0,
+    world: int = 1,
+) -> dict[str, float]:
+    """Map a network to each task's metric; the network is in evaluation mode meanwhile."""
+
+    def predict(part: Batch, names: Sequence[str]) -> Mapping[str, Tensor]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            outputs = network(part.images, names)
+        return {name: tasks[name].predict(output.float()) for name, output in outputs.items()}
+
+    was_training = network.training
+    network.eval()
+    values = metrics_of(predict, tasks, splits, batch=batch, device=device, rank=rank, world=world)
+    network.train(was_training)
+    return values
+
+
+def trivial_metrics(tasks: Mapping[str, Task], train: Sequence[Split], test: Sequence[Split]) -> dict[str, float]:
+    """Map training labels to the metric that the best constant prediction of each task reaches on another split."""
+    constants: dict[str, Tensor] = {}
+    for split in train:
+        parts = list(islice(in_order(split, 200), TRIVIAL_IMAGES // 200))
+        for name in tasks_on(split.dataset, tasks):
+            raw = torch.cat([part.labels[tasks[name].spec.column_name] for part in parts])
+            constants[name] = tasks[name].trivial(tasks[name].target(raw), split.size)
+
+    def predict(part: Batch, names: Sequence[str]) -> Mapping[str, Tensor]:
+        return {name: constants[name].expand(len(part), *constants[name].shape) for name in names}
+
+    return metrics_of(predict, tasks, test, batch=64, device=torch.device("cpu"))

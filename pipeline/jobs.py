@@ -1,0 +1,134 @@
+"""Configuration -> training jobs: values whose key names their run.
+
+A job holds everything that can change its result (network, data fingerprints, training settings, seed, the program's own
+sources) and nothing that cannot (machine, paths, names). The same job twice is one job.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from models.spec import BackboneSpec, ModelSpec, TaskSpec
+from pipeline.artifacts import DatasetManifest, digest, digest_files
+from pipeline.config import ROOT, Config, Train, nearest
+
+# What decides a result once data and settings are given.
+SOURCES = ("models/**/*.py", "pipeline/augment.py", "pipeline/loading.py", "pipeline/loop.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """One network to train: on which data, how, from which seed.
+
+    `datasets` are (name, fingerprint, weight of being drawn). `reference` holds the single-task networks' validation
+    metrics, against which a network for several tasks picks its best epoch; a network for one task needs none.
+    `name` is for people and does not count towards the key.
+    """
+
+    name: str
+    model: ModelSpec
+    datasets: tuple[tuple[str, str, float], ...]
+    train: Train
+    seed: int
+    reference: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.model.tasks) > 1 and {name for name, _ in self.reference} != set(self.model.task_names):
+            raise ValueError(f"job {self.name}: several tasks need a single-task reference for each")
+
+    @cached_property
+    def key(self) -> str:
+        """The run's name in storage and tracking: a digest of all that can change its result."""
+        value = asdict(self) | {"name": "", "train": self.train.model_dump(), "sources": sources_digest()}
+        return digest(value)
+
+
+@cache
+def sources_digest(root: Path = ROOT) -> str:
+    """A digest of the program text that training runs."""
+    return digest_files(sorted(path for pattern in SOURCES for path in root.glob(pattern)))
+
+
+def task_specs(config: Config, manifests: Mapping[str, DatasetManifest]) -> tuple[TaskSpec, ...]:
+    """Map the tasks of params.yaml and the columns that `prepare` found to full specs. ValueError lists every mismatch."""
+    errors: list[str] = []
+    specs = []
+    for name, task in config.tasks.items():
+        columns = manifests[task.dataset].columns
+        column = task.column or name
+        if column not in columns:
+            errors.append(f"params.yaml tasks.{name}.column: data set {task.dataset} has no column {column!r}. "
+                          f"{nearest(column, list(columns))}")
+            continue
+        specs.append(
+            TaskSpec(
+                name=name,
+                kind=task.kind,
+                dataset=task.dataset,
+                column_name=column,
+                column=columns[column],
+                weight=task.weight,
+                head_width=task.head_width,
+                options=tuple(sorted(task.options.items())),
+            )
+        )
+    if errors:
+        raise ValueError("\n".join(errors))
+    return tuple(specs)
+
+
+def model_spec(
+    config: Config,
+    manifests: Mapping[str, DatasetManifest],
+    tasks: Sequence[TaskSpec],
+    groups: Sequence[Sequence[int]],
+) -> ModelSpec:
+    """Map configuration, data and a branch tree's groups to a branched network's spec.
+
+    Normalisation is the mean over the data sets that the tasks live on; their stored sizes must agree.
+    """
+    used = [manifests[name] for name in dict.fromkeys(task.dataset for task in tasks)]
+    sizes = {manifest.size for manifest in used}
+    if len(sizes) > 1:
+        raise ValueError(f"datasets.*.size: data sets of one network must share a size, found {sorted(sizes)}")
+
+    def average(name: str) -> tuple[float, float, float]:
+        red, green, blue = (sum(getattr(m, name)[c] for m in used) / len(used) for c in range(3))
+        return red, green, blue
+
+    backbone = BackboneSpec(
+        name=config.backbone.name,
+        pretrained=config.backbone.pretrained,
+        locations=config.backbone.locations,
+        size=used[0].size,
+    )
+    return ModelSpec(
+        strategy="branched",
+        backbone=backbone,
+        tasks=tuple(tasks),
+        mean=average("mean"),
+        std=average("std"),
+        groups=tuple(tuple(row) for row in groups),
+    )
+
+
+def train_job(
+    config: Config,
+    manifests: Mapping[str, DatasetManifest],
+    model: ModelSpec,
+    *,
+    name: str,
+    seed: int,
+    reference: Mapping[str, float] | None = None,
+) -> TrainJob:
+    """Map a network to the job that trains it on its tasks' data sets under `train`."""
+    used = dict.fromkeys(task.dataset for task in model.tasks)
+    return TrainJob(
+        name=name,
+        model=model,
+        datasets=tuple((data, manifests[data].fingerprint, config.datasets[data].weight) for data in used),
+        train=config.train,
+        seed=seed,
+        reference=tuple(sorted((reference or {}).items())),
+    )

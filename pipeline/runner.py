@@ -1,0 +1,195 @@
+"""Training jobs -> results, on this machine or a Ray cluster; the only file that imports ray.
+
+jobs = 1, workers = 0   one job after another in this process (Ray Train's local mode, no cluster)
+jobs > 1, workers = 0   several at once: Ray Tune runs a local-mode trainer per job
+workers > 0             each job is a group of worker processes with DDP; several groups at once through Ray Tune
+
+A job whose result stands in storage is not run again; an interrupted one goes on from its checkpoint. The stage's `log`
+gets every record in this process, whatever ran where: workers write a job's history, a thread here reads it.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import ROOT, Machine
+from pipeline.jobs import TrainJob
+from pipeline.loop import Diverged, Site, conclude, train
+from pipeline.storage import JobFolder
+
+POLL_SECONDS = 1.0
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """What became of a job: its result (see `loop.conclude`), or the message it failed with. `cached`: it stood already."""
+
+    job: TrainJob
+    result: Mapping[str, Any] | None
+    error: str | None = None
+    cached: bool = False
+
+
+Log = Callable[[TrainJob, Mapping[str, Any]], None]
+
+
+def fit(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log) -> list[JobResult]:
+    """Map jobs to results in their order; a failed job leaves the others running. Equal jobs are run once."""
+    todo = {job.key: job for job in jobs if JobFolder(machine.storage, job.key).read_result() is None}
+    site = _site(machine, prepared)
+    errors: dict[str, str] = {}
+    if todo:
+        with _following(todo.values(), machine.storage, log):
+            run = _one_by_one if min(machine.jobs, len(todo)) == 1 else _at_once
+            errors = run(list(todo.values()), machine, site)
+    return [_result(job, machine, errors.get(job.key), job.key not in todo) for job in jobs]
+
+
+def _result(job: TrainJob, machine: Machine, error: str | None, cached: bool) -> JobResult:
+    result = JobFolder(machine.storage, job.key).read_result()
+    if result is None and error is None:
+        error = "stopped without a result or a message"
+    return JobResult(job=job, result=result, error=error if result is None else None, cached=cached)
+
+
+def _site(machine: Machine, prepared: Path) -> Site:
+    import torch
+
+    gpu = torch.cuda.is_available() if machine.gpu is None else machine.gpu
+    if machine.workers == 0 and gpu and not torch.cuda.is_available():
+        raise ValueError("machine.yaml gpu: true, but torch sees no GPU here; set gpu: false, or workers and address")
+    if machine.workers == 0 and machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+    return Site(
+        prepared=prepared,
+        storage=machine.storage,
+        device="cuda" if gpu else "cpu",
+        loader_workers=machine.loader_workers,
+        channels_last=gpu if machine.channels_last is None else machine.channels_last,
+        compile=machine.compile,
+    )
+
+
+def _one_by_one(jobs: Sequence[TrainJob], machine: Machine, site: Site) -> dict[str, str]:
+    errors = {job.key: _fit_one(job, machine, site) for job in jobs}
+    return {key: error for key, error in errors.items() if error}
+
+
+def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site) -> dict[str, str]:
+    """Run several trainers at a time. More at once than the cluster can hold would wait for one another for ever."""
+    import ray
+    from ray import tune
+
+    _connect(machine)
+    by_key = {job.key: job for job in jobs}
+
+    def trial(config: dict[str, Any]) -> None:
+        if machine.workers == 0 and site.device == "cpu":
+            import torch
+
+            torch.set_num_threads(machine.threads or machine.cpus_per_job)
+        tune.report({"error": _fit_one(by_key[config["key"]], machine, site) or ""})
+
+    cpus = 0 if machine.workers else machine.cpus_per_job
+    gpus = 1 if site.device == "cuda" and not machine.workers else 0
+    tuner = tune.Tuner(
+        tune.with_resources(trial, {"cpu": cpus, "gpu": gpus}),
+        param_space={"key": tune.grid_search(list(by_key))},
+        tune_config=tune.TuneConfig(max_concurrent_trials=machine.jobs),
+        run_config=tune.RunConfig(
+            storage_path=f"{machine.storage}/tune",
+            failure_config=tune.FailureConfig(max_failures=machine.max_failures),
+            verbose=0,
+        ),
+    )
+    errors = {}
+    for outcome in tuner.fit():
+        config = outcome.config or {}
+        message = str(outcome.error) if outcome.error else (outcome.metrics or {}).get("error", "")
+        if message:
+            errors[config["key"]] = message
+    assert ray.is_initialized()
+    return errors
+
+
+def _fit_one(job: TrainJob, machine: Machine, site: Site) -> str | None:
+    """Run one job by a Ray trainer; give the message it failed with, or None."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    if machine.workers:
+        _connect(machine)
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"job": job, "site": site},
+        scaling_config=ScalingConfig(num_workers=machine.workers, use_gpu=site.device == "cuda"),
+        run_config=RunConfig(
+            name=job.key,
+            storage_path=f"{machine.storage}/ray",
+            failure_config=FailureConfig(max_failures=machine.max_failures),
+        ),
+    )
+    try:
+        return trainer.fit().return_value
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _worker(config: Mapping[str, Any]) -> str | None:
+    """What every rank runs. A diverged job is an answer, not a failure that a restart could mend."""
+    import ray.train
+
+    job, context = config["job"], ray.train.get_context()
+    site: Site = replace(config["site"], rank=context.get_world_rank(), world=context.get_world_size())
+    try:
+        for record in train(job, site):
+            ray.train.report({"epoch": record.epoch, "score": record.score})
+        if site.rank == 0:
+            conclude(job, site)
+    except Diverged as error:
+        return str(error)
+    return None
+
+
+def _connect(machine: Machine) -> None:
+    import ray
+
+    if not ray.is_initialized():
+        # Token authentication is for clusters; one that lives inside this process listens on loopback alone.
+        environment = {"working_dir": str(ROOT), "excludes": ["/artifacts", "/runs", "/.venv", "/.git", "/.dvc", "*.db"]}
+        ray.init(address=machine.address, runtime_env=environment if machine.address else None, log_to_driver=False)
+
+
+@contextmanager
+def _following(jobs: Iterator[TrainJob] | Sequence[TrainJob] | Any, storage: str, log: Log) -> Iterator[None]:
+    """Hand each new line of the jobs' histories to `log`, from now until the block has ended and all lines were seen."""
+    jobs, seen, ended = list(jobs), {}, threading.Event()
+
+    def look() -> None:
+        for job in jobs:
+            records = JobFolder(storage, job.key).read_history()
+            for record in records[seen.get(job.key, 0) :]:
+                log(job, record)
+            seen[job.key] = max(len(records), seen.get(job.key, 0))
+
+    def follow() -> None:
+        while not ended.wait(POLL_SECONDS):
+            look()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        look()

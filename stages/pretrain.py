@@ -1,0 +1,58 @@
+"""One single-task network per task.    python -m stages.pretrain    (about 20 s a task on the default data)
+
+Leaves artifacts/pretrain/<task>/ (a bundle, history.parquet) and metrics.json: validation and test metric of each task,
+beside those of the best constant prediction.
+"""
+
+from pathlib import Path
+
+from models.tasks import TASKS
+from pipeline.artifacts import ARTIFACTS, read_manifests, write_json, writing
+from pipeline.evaluate import trivial_metrics
+from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
+from pipeline.loop import splits_of
+from pipeline.results import copy_result
+from stages.session import Session, session, start, train_jobs
+
+
+def main() -> None:
+    with session("pretrain") as at:
+        manifests = read_manifests()
+        alone = ((0,),) * at.config.backbone.locations
+        jobs = [
+            train_job(
+                at.config, manifests, model_spec(at.config, manifests, [task], alone), name=task.name, seed=at.config.seed
+            )
+            for task in task_specs(at.config, manifests)
+        ]
+        results = train_jobs(at, jobs, {job.name: {"strategy": "single", "task": job.name} for job in jobs})
+        with writing("pretrain") as folder:
+            for job in jobs:
+                copy_result(job, at.machine, folder / job.name)
+            metrics = {job.name: _row(at, job, results[job.name]) for job in jobs}
+            write_json(folder / "metrics.json", metrics)
+
+
+def _row(at: Session, job: TrainJob, result: dict) -> dict:
+    """A task's metric on both splits, with the best constant prediction's on the same images."""
+    (spec,) = job.model.tasks
+    task, prepared = TASKS[spec.kind](spec), Path(ARTIFACTS / "prepare")
+    train, val, test = (splits_of(job, prepared, split) for split in ("train", "val", "test"))
+    at.say(f"pretrain {job.name}: {task.metric_name} {result['test'][job.name]:.4f} on test")
+    return {
+        "metric": task.metric_name,
+        "higher_is_better": task.higher_is_better,
+        "val": result["val"][job.name],
+        "test": result["test"][job.name],
+        "trivial_val": trivial_metrics({job.name: task}, train, val)[job.name],
+        "trivial_test": trivial_metrics({job.name: task}, train, test)[job.name],
+        "params": result["params"],
+        "flops": result["flops"],
+        "epoch": result["epoch"],
+        "seconds": result["seconds"],
+        "job": job.key,
+    }
+
+
+if __name__ == "__main__":
+    start(main)

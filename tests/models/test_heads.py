@@ -1,0 +1,96 @@
+"""What holds for both heads, at every stride and size that a backbone may bring."""
+
+from math import ceil
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.heads import PooledHead, PyramidHead
+
+STRIDES = [(4, 8, 16, 32), (16, 16, 16, 16), (2, 4), (8,), (32,), (1, 1), (14, 14)]
+
+
+def features(reductions: tuple[int, ...], size: tuple[int, int], pad: bool = True) -> list[Tensor]:
+    cells = [[ceil(n / r) if pad else n // r for n in size] for r in reductions]
+    return [torch.randn(2, 3 + d, *cell) for d, cell in enumerate(cells)]
+
+
+def channels(reductions: tuple[int, ...]) -> list[int]:
+    return [3 + d for d in range(len(reductions))]
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("reductions", STRIDES)
+@pytest.mark.parametrize("size", [(64, 64), (37, 51), (33, 80)])
+@pytest.mark.parametrize("pad", [True, False])
+def test_pyramid_gives_one_vector_per_pixel(reductions: tuple[int, ...], size: tuple[int, int], pad: bool) -> None:
+    head = PyramidHead(channels(reductions), reductions, width=8, outputs=5)
+    assert head(features(reductions, size, pad), size).shape == (2, 5, *size)
+
+
+@pytest.mark.parametrize("reductions", STRIDES)
+def test_every_location_and_weight_takes_part(reductions: tuple[int, ...]) -> None:
+    head = PyramidHead(channels(reductions), reductions, width=8, outputs=2)
+    inputs = [f.requires_grad_() for f in features(reductions, (64, 96))]
+    head(inputs, (64, 96)).square().sum().backward()
+    for tensor in (*inputs, *head.parameters()):
+        assert tensor.grad is not None
+        assert tensor.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("reductions", STRIDES)
+def test_a_fresh_pyramid_guesses_near_zero(reductions: tuple[int, ...]) -> None:
+    head = PyramidHead(channels(reductions), reductions, width=32, outputs=2)
+    assert head(features(reductions, (64, 64)), (64, 64)).abs().max() < 0.5
+
+
+def test_output_pixels_stand_over_the_features_they_come_from() -> None:
+    """A change of one feature pixel moves the output around that place only, at odd sizes too."""
+    head = PyramidHead([3], [4], width=8, outputs=1).eval()
+    (feature,) = features((4,), (38, 50))
+    moved = feature.clone()
+    moved[:, :, 6, 9] += 1
+    change = (head([moved], (38, 50)) - head([feature], (38, 50))).abs().sum((0, 1))
+    rows, columns = change.nonzero().unbind(1)
+    # one cell more on each side, from the 3x3 convolution
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 31, 32, 43)
+
+
+@pytest.mark.parametrize("reductions", STRIDES)
+def test_memory_format_changes_nothing(reductions: tuple[int, ...]) -> None:
+    head = PyramidHead(channels(reductions), reductions, width=8, outputs=2).eval()
+    inputs = features(reductions, (37, 51))
+    plain = head(inputs, (37, 51))
+    head = head.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    last = head([f.contiguous(memory_format=torch.channels_last) for f in inputs], (37, 51))
+    torch.testing.assert_close(last, plain)
+
+
+def test_pooled_is_linear_in_the_mean_of_the_last_location() -> None:
+    head = PooledHead([3, 4], outputs=6)
+    inputs = features((4, 8), (37, 51))
+    mean = torch.tensor([[plane.mean() for plane in image] for image in inputs[-1]])
+    torch.testing.assert_close(head(inputs, (37, 51)), mean @ head.linear.weight.T + head.linear.bias)
+    shuffled = inputs[-1].flip(2, 3)
+    torch.testing.assert_close(head([*inputs[:-1], shuffled], (37, 51)), head(inputs, (37, 51)))
+
+
+def test_dropout_acts_in_training_only() -> None:
+    head = PooledHead([4], outputs=3, dropout=0.5)
+    inputs = [torch.randn(2, 4, 8, 8)]
+    assert not torch.equal(head(inputs, (64, 64)), head(inputs, (64, 64)))
+    head.eval()
+    assert torch.equal(head(inputs, (64, 64)), head(inputs, (64, 64)))
+
+
+@pytest.mark.parametrize("head", [PooledHead([4], 3), PyramidHead([4], [8], 8, 3)])
+def test_heads_run_under_autocast(head: nn.Module) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        output = head([torch.randn(2, 4, 8, 8)], (64, 64))
+    assert output.dtype == torch.bfloat16
+    assert output.isfinite().all()

@@ -1,0 +1,227 @@
+"""What holds for every task kind."""
+
+import math
+import pickle
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.spec import Column
+from models.tasks import TASKS
+from tests.models.task_cases import BATCH, SIZE, STRIDES, Case, features, make, spec
+
+
+@pytest.fixture(params=TASKS)
+def case(request: pytest.FixtureRequest) -> Case:
+    torch.manual_seed(0)
+    return make(request.param)
+
+
+def score(case: Case, *batches: tuple[Tensor, Tensor]) -> float:
+    metric = case.task.metric()
+    for prediction, target in batches:
+        metric.update(prediction, target)
+    return float(metric.compute())
+
+
+def signed(case: Case, value: float) -> float:
+    return value if case.task.higher_is_better else -value
+
+
+def constant(case: Case, prediction: Tensor) -> float:
+    return signed(case, score(case, (prediction.expand(BATCH, *prediction.shape), case.target)))
+
+
+def test_loss_falls_when_a_head_is_trained(case: Case) -> None:
+    head = case.task.head(*STRIDES)
+    optimiser = torch.optim.Adam(head.parameters(), lr=0.02)
+    losses = []
+    for _ in range(30):
+        total, number = case.task.loss(head(features(), SIZE), case.target)
+        optimiser.zero_grad()
+        (total / number).backward()
+        optimiser.step()
+        losses.append(float(total.detach() / number))
+    assert losses[-1] < 0.85 * losses[0]
+
+
+def test_loss_of_a_fresh_head_is_of_order_one(case: Case) -> None:
+    total, number = case.task.loss(case.output, case.target)
+    assert 0.1 < float(total / number) < 3
+
+
+def test_unlabelled_elements_cost_nothing_and_pull_nowhere(case: Case) -> None:
+    output = case.output.requires_grad_()
+    total, number = case.task.loss(output, case.task.target(case.blank))
+    total.backward()
+    assert (total.item(), number.item()) == (0, 0)
+    assert output.grad is not None
+    assert torch.equal(output.grad, torch.zeros_like(output))
+
+
+def test_loss_of_two_halves_adds_up(case: Case) -> None:
+    output, target = case.output, case.target
+    whole = torch.stack(case.task.loss(output, target))
+    halves = [torch.stack(case.task.loss(output[part], target[part])) for part in (slice(3), slice(3, None))]
+    torch.testing.assert_close(halves[0] + halves[1], whole)
+
+
+def test_loss_is_reckoned_in_float32_under_autocast(case: Case) -> None:
+    low = case.output.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        total, number = case.task.loss(low, case.target)
+    expected = case.task.loss(low.float(), case.target)
+    assert total.dtype == number.dtype == torch.float32
+    torch.testing.assert_close((total, number), expected)
+
+
+def test_perfect_prediction_scores_best_and_chance_does_not(case: Case) -> None:
+    best = 1 if case.task.higher_is_better else 0
+    assert score(case, (case.perfect(case.target), case.target)) == pytest.approx(best, abs=1e-6)
+    chance = score(case, (case.task.predict(case.output), case.target))
+    assert signed(case, chance) < signed(case, best)
+
+
+def test_metric_is_the_same_over_any_batches_and_over_ranks(case: Case) -> None:
+    prediction, target = case.task.predict(case.output), case.target
+    whole = score(case, (prediction, target))
+    halves = [(prediction[part], target[part]) for part in (slice(3), slice(3, None))]
+    assert score(case, *halves) == pytest.approx(whole)
+    ranks = [case.task.metric(), case.task.metric()]
+    for rank, half in zip(ranks, halves, strict=True):
+        rank.update(*half)
+    ranks[0].distributed_available_fn = lambda: True  # two ranks in one process: what they gather is given
+    ranks[0].dist_sync_fn = lambda state, group: [state, ranks[1].sums]  # noqa: ARG005
+    assert float(ranks[0].compute()) == pytest.approx(whole)
+
+
+def test_metric_without_labels_is_nan(case: Case) -> None:
+    blank = case.task.target(case.blank)
+    assert math.isnan(score(case))
+    assert math.isnan(score(case, (case.task.predict(case.output), blank)))
+
+
+def test_metric_ignores_predictions_on_unlabelled_elements(case: Case) -> None:
+    prediction, target = case.task.predict(case.output), case.target
+    before = score(case, (prediction, target))
+    blank = case.task.target(case.blank)
+    assert score(case, (prediction, target), (prediction.flip(0), blank)) == pytest.approx(before)
+
+
+def test_metric_can_be_pickled(case: Case) -> None:
+    metric = pickle.loads(pickle.dumps(case.task.metric()))
+    metric.update(case.perfect(case.target), case.target)
+    assert float(metric.compute()) == pytest.approx(1 if case.task.higher_is_better else 0, abs=1e-6)
+
+
+def test_trivial_prediction_looks_like_a_prediction_and_is_not_perfect(case: Case) -> None:
+    trivial = case.task.trivial(case.target, SIZE)
+    prediction = case.task.predict(case.output)[0]
+    assert (trivial.shape, trivial.dtype) == (prediction.shape, prediction.dtype)
+    assert constant(case, trivial) < signed(case, 1 if case.task.higher_is_better else 0)
+    blank = case.task.target(case.blank)
+    torch.testing.assert_close(case.task.trivial(torch.cat([case.target, blank]), SIZE), trivial)
+
+
+@pytest.mark.parametrize("kind", ["classification", "segmentation", "attributes"])
+def test_trivial_prediction_is_the_best_constant_answer(kind: str) -> None:
+    case = make(kind)
+    number = len(case.task.classes)
+    answers = {
+        "classification": list(torch.eye(number)),
+        "segmentation": [torch.tensor(k, dtype=torch.uint8).expand(SIZE) for k in range(number)],
+        "attributes": list(torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * number)),
+    }[kind]
+    assert constant(case, case.task.trivial(case.target, SIZE)) == max(constant(case, answer) for answer in answers)
+
+
+def test_trivial_depth_cannot_be_bettered_by_another_map() -> None:
+    case = make("depth")
+    trivial = case.task.trivial(case.target, SIZE)
+    best = constant(case, trivial)
+    assert all(constant(case, trivial + step * torch.randn(SIZE)) < best for step in (0.01, 0.1, 1.0))
+
+
+def test_predictions_and_targets_can_be_shown(case: Case) -> None:
+    targets = (*case.target, case.task.target(case.blank)[0])
+    shown = [case.task.render(p) for p in case.task.predict(case.output)]
+    shown += [case.task.render_target(target, SIZE) for target in targets]
+    shown.append(case.task.render(case.task.trivial(case.target, SIZE)))
+    for picture in shown:
+        if isinstance(picture, str):
+            assert picture
+        else:
+            assert (picture.dtype, tuple(picture.shape)) == (torch.uint8, (3, *SIZE))
+
+
+def test_a_map_and_its_perfect_prediction_look_alike(case: Case) -> None:
+    for prediction, target in zip(case.perfect(case.target), case.target, strict=True):
+        shown, wanted = case.task.render(prediction), case.task.render_target(target, SIZE)
+        if isinstance(shown, str) or isinstance(wanted, str):
+            return
+        labelled = (wanted != 0).any(0) & (wanted != 128).any(0)  # black or grey: unlabelled
+        assert torch.equal(shown[:, labelled], wanted[:, labelled])
+
+
+def test_texts() -> None:
+    classification, attributes = make("classification").task, make("attributes").task
+    assert classification.render(torch.tensor([0.01, 0.93, 0.04, 0.02])) == "dress 0.93"
+    assert classification.render_target(torch.tensor(3), SIZE) == "hat"
+    assert classification.render_target(torch.tensor(-1), SIZE) == "unlabelled"
+    assert attributes.render(torch.tensor([0.9, 0.2, 0.5])) == "smiling 0.90, bald 0.50"
+    assert attributes.render(torch.tensor([0.1, 0.2, 0.3])) == "none"
+    assert attributes.render_target(torch.tensor([-1, 1, 0]), SIZE) == "young"
+    assert attributes.render_target(torch.tensor([-1, 0, 0]), SIZE) == "none"
+    assert attributes.render_target(torch.tensor([-1, -1, -1]), SIZE) == "unlabelled"
+
+
+def test_unknown_option_is_refused_with_the_nearest_name(case: Case) -> None:
+    kind = case.task.spec.kind
+    for name in case.task.options:
+        with pytest.raises(ValueError, match=f"task 'mine': unknown option '{name}s'; did you mean '{name}'"):
+            TASKS[kind](spec(kind, options=((f"{name}s", 1.0),)))
+    with pytest.raises(ValueError, match=r"unknown option 'zoom'; (did you mean|segmentation has none)"):
+        TASKS[kind](spec(kind, options=(("zoom", 1.0),)))
+
+
+def test_options_override_defaults() -> None:
+    task = TASKS["keypoints"](spec("keypoints", options=(("sigma", 3.0),)))
+    assert task.settings == {"sigma": 3.0, "tolerance": 0.05}
+
+
+def test_wrong_layout_is_refused(case: Case) -> None:
+    kind = case.task.spec.kind
+    message = f"task 'mine': column 'label' of 'photos' has layout 'boxes', {kind} learns from '{case.task.layout}'"
+    with pytest.raises(ValueError, match=message):
+        TASKS[kind](spec(kind, column=Column(layout="boxes")))
+
+
+@pytest.mark.parametrize("kind", ["classification", "attributes", "segmentation", "edges", "keypoints"])
+def test_nameless_classes_are_refused(kind: str) -> None:
+    with pytest.raises(ValueError, match=f"task 'mine': column 'label' of 'photos' names no classes, {kind} needs"):
+        TASKS[kind](spec(kind, column=Column(layout=TASKS[kind].layout)))
+
+
+def test_edges_refuse_more_than_two_classes() -> None:
+    with pytest.raises(ValueError, match="task 'mine': column 'label' has 3 classes; edges needs two"):
+        TASKS["edges"](spec("edges", column=Column(layout="mask", classes=("a", "b", "c"))))
+
+
+def test_colours_of_neighbouring_classes_differ() -> None:
+    strip = torch.arange(24).view(1, 24)
+    picture = make("segmentation").task.render(strip)
+    assert isinstance(picture, Tensor)
+    assert len({tuple(colour) for colour in picture[:, 0].T.tolist()}) == 24
+
+
+def test_nearer_is_brighter_and_unlabelled_is_black() -> None:
+    task = make("depth").task
+    near_to_far = task.render(torch.tensor([[0.1, 0.5, 1.0, 2.0, 10.0]]))
+    assert isinstance(near_to_far, Tensor)
+    luminance = (near_to_far[:, 0].T.float() @ torch.tensor([0.2126, 0.7152, 0.0722])).tolist()
+    assert all(near > far for near, far in pairwise(luminance))
+    black = task.render_target(torch.zeros(SIZE), SIZE)
+    assert isinstance(black, Tensor)
+    assert not black.any()

@@ -1,0 +1,535 @@
+"""The readers of real layouts: what they make of small trees of files, of broken ones, and of the real sets."""
+
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import scipy.io
+from PIL import Image
+
+from models.spec import IGNORE
+from pipeline.datasets.base import BadExample, Source, SourceSettings
+from pipeline.datasets.fashion import HEADER, LABELS, Fashion
+from pipeline.datasets.files import read_rgb
+from pipeline.datasets.manifest import Manifest
+from pipeline.datasets.nyuv2 import CLASSES_13, CLASSES_39, SEAM, TO_13, NYUv2, close_seams, region_edges
+
+SIZE = (24, 32)
+
+
+def settings(root: Path | None, images: int | None = None, size: tuple[int, int] = SIZE) -> SourceSettings:
+    return SourceSettings(root=root, images=images, seed=3, size=size)
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def noise(seed: int, shape: tuple[int, ...] = (12, 16, 3)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def fashion_tree(folder: Path) -> Path:
+    lines = [
+        ",".join((*HEADER, "productDisplayName")),
+        "11,Men,Apparel,Topwear,Shirts,Blue,Fall,2011,Casual,Turtle Men Shirt",
+        "12,Women,Apparel,Topwear,Tops,,Summer,2012.0,,Tops, red, and blue",
+        '13,Men,Accessories,Watches,Watches,Black,Winter,2016,NA,"bare quote',
+        "14,Women,Apparel,Topwear,Tops,Red,Summer,2012,Sports,copy of 12",
+    ]
+    for number in (11, 12, 13):
+        save(folder / f"images/{number}.jpg", noise(number, (12, 16) if number == 13 else (12, 16, 3)))
+    (folder / "images/14.jpg").write_bytes((folder / "images/12.jpg").read_bytes())
+    (folder / "styles.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def nyu_tree(folder: Path) -> Path:
+    for stem in range(4):
+        label = np.zeros((48, 64), np.uint8)
+        label[:, 32:] = 1 + stem
+        label[:8] = 39
+        depth = np.full((48, 64), 51 + stem, np.uint8)
+        depth[:2] = 0
+        save(folder / f"nyu_images/{stem}.jpg", noise(stem, (48, 64, 3)))
+        save(folder / f"nyu_labels40/{stem}.png", label)
+        save(folder / f"nyu_depths/{stem}.png", depth)
+    (folder / "official_train.txt").write_text("0\n1\n3\n")
+    (folder / "official_test.txt").write_text("2\n")
+    return folder
+
+
+def manifest_tree(folder: Path, header: str = "image,split,group,species:class,mask:mask:wall|floor") -> Path:
+    for number in (1, 2, 3):
+        save(folder / f"img/{number}.jpg", noise(number))
+        save(folder / f"masks/{number}.png", noise(number, (12, 16)) % 2)
+    rows = ["img/1.jpg,train,a,cat,masks/1.png", "img/2.jpg,test,,dog,", "img/3.jpg,,,,masks/3.png"]
+    return write_manifest(folder, [header, *rows])
+
+
+def write_manifest(folder: Path, lines: Sequence[str]) -> Path:
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder / "manifest.csv"
+
+
+class Layout(NamedTuple):
+    reader: type[Source]
+    tree: Callable[[Path], Path]
+    first: str  # the first row's image
+
+    def source(self, folder: Path) -> Source:
+        return self.reader(settings(self.tree(folder)))
+
+
+LAYOUTS = {
+    "fashion": Layout(Fashion, fashion_tree, "images/11.jpg"),
+    "nyuv2": Layout(NYUv2, nyu_tree, "nyu_images/0.jpg"),
+    "manifest": Layout(Manifest, manifest_tree, "img/1.jpg"),
+}
+layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+
+
+def assert_keeps_its_columns(source: Source) -> None:
+    """Every example holds an image and, for every column and no other, None or a value that fits the layout."""
+    columns = source.columns()
+    for row in source.rows():
+        example = source.load(row)
+        assert example.image.dtype == np.uint8
+        assert example.image.ndim == 3
+        assert example.image.shape[2] == 3
+        assert example.labels.keys() == columns.keys()
+        for name, label in example.labels.items():
+            column = columns[name]
+            if label is None:
+                continue
+            if column.layout == "class":
+                assert label in column.classes
+            elif column.layout == "mask":
+                assert label.dtype == np.uint8
+                assert label.shape == example.image.shape[:2]
+                assert set(np.unique(label)) <= {*range(len(column.classes)), IGNORE}
+            elif column.layout == "field":
+                assert label.shape == example.image.shape[:2]
+                assert label.min() >= 0
+                assert label.max() / column.scale < 2**16
+
+
+@layouts
+def test_examples_fit_the_columns(layout: Layout, tmp_path: Path) -> None:
+    source = layout.source(tmp_path)
+    assert_keeps_its_columns(source)
+    rows = source.rows()
+    assert len({row.id for row in rows}) == len(rows)
+    assert layout.first in rows[0].origin
+
+
+@layouts
+def test_a_used_source_is_picklable(layout: Layout, tmp_path: Path) -> None:
+    source = layout.source(tmp_path)
+    rows = source.rows()
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.rows() == rows
+    assert np.array_equal(copy.load(rows[0]).image, source.load(rows[0]).image)
+
+
+@layouts
+def test_images_draws_some_rows_in_order(layout: Layout, tmp_path: Path) -> None:
+    root = layout.tree(tmp_path)
+    everything = layout.reader(settings(root)).rows()
+    two = layout.reader(settings(root, images=2)).rows()
+    assert [row for row in everything if row in two] == two
+    assert len(two) == 2
+    assert layout.reader(settings(root, images=2)).rows() == two
+    assert layout.reader(settings(root, images=1000)).rows() == everything
+
+
+@layouts
+def test_a_missing_root_is_named(layout: Layout, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nowhere"):
+        layout.reader(settings(tmp_path / "nowhere")).rows()
+    with pytest.raises(ValueError, match="no root is set"):
+        layout.reader(settings(None)).rows()
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def text(path: Path) -> None:
+    path.write_text("an error page")
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def missing(path: Path) -> None:
+    path.unlink()
+
+
+DAMAGES = [(truncated, "truncated"), (text, "not an image"), (empty, "not an image"), (missing, "not found")]
+
+
+@layouts
+@pytest.mark.parametrize(("damage", "why"), DAMAGES)
+def test_a_bad_image_is_named_when_it_is_loaded(
+    layout: Layout, damage: Callable[[Path], None], why: str, tmp_path: Path
+) -> None:
+    source = layout.source(tmp_path)
+    damage(tmp_path / layout.first)
+    with pytest.raises(BadExample, match=rf"{layout.first}.*{why}"):
+        source.load(source.rows()[0])
+
+
+@layouts
+def test_copies_of_an_image_are_one_group(layout: Layout, tmp_path: Path) -> None:
+    source = layout.source(tmp_path)
+    before = {row.group for row in source.rows()}
+    _, second, third, *_ = sorted((tmp_path / layout.first).parent.iterdir())
+    third.write_bytes(second.read_bytes())
+    after = {row.group for row in source.rows()}
+    assert after < before
+    assert len(after) == len(before) - 1
+
+
+# Fashion
+
+
+def test_fashion_reads_the_first_nine_fields(tmp_path: Path) -> None:
+    source = Fashion(settings(fashion_tree(tmp_path)))
+    labels = {row.id: source.load(row).labels for row in source.rows()}
+    assert tuple(source.columns()) == LABELS
+    assert labels["12"]["usage"] is None
+    assert labels["12"]["baseColour"] is None
+    assert labels["13"]["usage"] is None
+    assert source.columns()["usage"].classes == ("Casual", "Sports")
+    assert source.columns()["year"].classes == ("2011", "2012", "2016")
+    groups = {row.id: row.group for row in source.rows()}
+    assert groups["12"] == groups["14"]
+    assert len(set(groups.values())) == 3
+    grey = source.load(source.rows()[2]).image
+    assert np.array_equal(grey[..., 0], grey[..., 2])
+
+
+@pytest.mark.parametrize("name", ["fashion", "nyuv2"])
+def test_the_set_may_stand_in_a_subfolder(name: str, tmp_path: Path) -> None:
+    reader, tree, _ = LAYOUTS[name]
+    tree(tmp_path / "unpacked" / "set")
+    assert reader(settings(tmp_path / "unpacked")).rows() == reader(settings(tmp_path / "unpacked" / "set")).rows()
+    with pytest.raises(ValueError, match=f"{tmp_path} lacks .* should hold"):
+        reader(settings(tmp_path)).rows()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("15,Men,Apparel", "row 5: 3 fields"), ("11,Men,Apparel,Topwear,Tops,Red,Fall,2012,Casual,x", "row 5: the id 11")],
+)
+def test_fashion_refuses_a_broken_csv(line: str, message: str, tmp_path: Path) -> None:
+    with (fashion_tree(tmp_path) / "styles.csv").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(ValueError, match=message):
+        Fashion(settings(tmp_path)).rows()
+
+
+def test_fashion_refuses_another_header(tmp_path: Path) -> None:
+    (fashion_tree(tmp_path) / "styles.csv").write_text("id,colour\n1,red\n")
+    with pytest.raises(ValueError, match=r"styles.csv.*header"):
+        Fashion(settings(tmp_path)).columns()
+
+
+# NYUv2
+
+
+def test_nyuv2_follows_the_official_split(tmp_path: Path) -> None:
+    rows = NYUv2(settings(nyu_tree(tmp_path))).rows()
+    assert [(row.id, row.split) for row in rows] == [("0", "train"), ("1", "train"), ("3", "train"), ("2", "test")]
+
+
+def test_nyuv2_labels_are_those_of_the_files_at_the_stored_size(tmp_path: Path) -> None:
+    source = NYUv2(settings(nyu_tree(tmp_path)))
+    example = source.load(source.rows()[1])
+    assert example.image.shape == (*SIZE, 3)
+    fine, coarse = example.labels["segmentation40"], example.labels["segmentation"]
+    assert (fine[:4] == IGNORE).all()
+    assert (coarse[:4] == IGNORE).all()
+    assert {CLASSES_39[index] for index in np.unique(fine[4:])} == {"wall", "cabinet"}
+    assert {CLASSES_13[index] for index in np.unique(coarse[4:])} == {"wall", "furniture"}
+    assert example.labels["depth"][0, 0] == 0
+    assert example.labels["depth"][1:] == pytest.approx(52 / 25.5)
+    edges = example.labels["edges"]
+    assert (edges[:4] == IGNORE).all()
+    assert (edges[4:, 15:17] == 1).all()
+    assert (edges[5:, :15] == 0).all()
+
+
+def edges_by_definition(label: np.ndarray) -> np.ndarray:
+    height, width = label.shape
+    edges = np.zeros_like(label)
+    for y, x in np.ndindex(height, width):
+        around = ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+        values = [int(label[i, j]) for i, j in around if 0 <= i < height and 0 <= j < width]
+        if label[y, x] == IGNORE:
+            edges[y, x] = IGNORE
+        elif any(value not in (label[y, x], IGNORE) for value in values):
+            edges[y, x] = 1
+        elif IGNORE in values:
+            edges[y, x] = IGNORE
+    return edges
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_region_edges_follow_their_definition(seed: int) -> None:
+    values = np.array([0, 0, 0, 0, 1, 2, IGNORE], np.uint8)
+    label = values[np.random.default_rng(seed).integers(0, len(values), (9, 13))]
+    assert np.array_equal(region_edges(label), edges_by_definition(label))
+
+
+@pytest.mark.parametrize("width", [1, SEAM - 1, SEAM, SEAM + 1, 3 * SEAM])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_seams_are_closed_and_regions_left_alone(width: int, axis: int) -> None:
+    label = np.zeros((60, 60), np.uint8)
+    label[30:] = 7
+    label[30 : 30 + width] = IGNORE
+    closed = close_seams(label if axis == 0 else label.T)
+    closed = closed if axis == 0 else closed.T
+    labelled = label != IGNORE
+    assert np.array_equal(closed[labelled], label[labelled])
+    if width > SEAM:
+        assert np.array_equal(closed, label)
+    else:
+        assert set(np.unique(closed)) == {0, 7}
+        assert (np.diff(closed.astype(int), axis=0) != 0).sum(axis=0).tolist() == [1] * 60
+
+
+def test_nyuv2_refuses_labels_of_another_layout(tmp_path: Path) -> None:
+    source = NYUv2(settings(nyu_tree(tmp_path)))
+    rows = source.rows()
+    save(tmp_path / "nyu_labels40/0.png", np.full((48, 64), 40, np.uint8))
+    save(tmp_path / "nyu_depths/1.png", np.full((24, 64), 40, np.uint8))
+    with pytest.raises(BadExample, match=r"nyu_labels40/0.png.*3072 pixels.*40"):
+        source.load(rows[0])
+    with pytest.raises(BadExample, match=r"nyu_depths/1.png: 64x24 pixels, but its image has 64x48"):
+        source.load(rows[1])
+
+
+# Manifest
+
+
+def test_manifest_reads_every_layout(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", noise(1))
+    save(tmp_path / "mask.png", np.tile(np.array([0, 1, 2, IGNORE], np.uint8), (12, 4)))
+    save(tmp_path / "depth.png", np.full((12, 16), 3000, np.uint16))
+    boxes, points = [[1, 2, 3, 4.5, 2], [0, 0, 1, 1, 0]], [[0.5, 0.5, 1]]
+    cells = {
+        "image": "a.png",
+        "species": "cat",
+        "mood:class:good|bad": "bad",
+        "mask:mask": "mask.png",
+        "depth:field:0.001": "depth.png",
+        "parts:instances": "mask.png",
+        "points:points:tip|root": points,
+        "boxes:boxes": boxes,
+        "attr.young:flags": 1,
+        "attr.male:flags": None,
+        "attr.hat:flags": False,
+    }
+    table = pyarrow.table({name: [cell, "a.png" if name == "image" else None] for name, cell in cells.items()})
+    pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
+    source = Manifest(settings(tmp_path / "m.parquet"))
+    columns, (full, bare) = source.columns(), source.rows()
+    labels = source.load(full).labels
+    layouts = ["class", "class", "mask", "field", "instances", "points", "boxes", "flags"]
+    assert [column.layout for column in columns.values()] == layouts
+    assert columns["mood"].classes == ("good", "bad")
+    assert columns["mask"].classes == columns["boxes"].classes == ("0", "1", "2")
+    assert columns["attr"].classes == ("young", "male", "hat")
+    assert (columns["depth"].scale, columns["depth"].unit) == (0.001, "m")
+    assert (labels["species"], labels["mood"], list(labels["attr"])) == ("cat", "bad", [1, -1, 0])
+    assert labels["depth"] == pytest.approx(3.0)
+    assert labels["points"].tolist() == points
+    assert labels["boxes"].tolist() == boxes
+    assert np.array_equal(labels["mask"], labels["parts"])
+    assert set(source.load(bare).labels.values()) == {None}
+    assert_keeps_its_columns(source)
+
+
+def test_manifest_splits_groups_and_origins(tmp_path: Path) -> None:
+    rows = Manifest(settings(manifest_tree(tmp_path))).rows()
+    assert [row.split for row in rows] == ["train", "test", None]
+    assert rows[0].group == "a"
+    assert len({row.group for row in rows}) == 3
+    assert rows[1].origin == "manifest.csv row 2: img/2.jpg"
+
+
+def test_manifest_csv_and_parquet_read_alike(tmp_path: Path) -> None:
+    header = "image,boxes:boxes,flag.a:flags"
+    save(tmp_path / "a.png", noise(1))
+    write_manifest(tmp_path, [header, 'a.png,"[[1, 2, 3, 4, 0]]",1', "a.png,[],0"])
+    table = {"image": ["a.png"] * 2, "boxes:boxes": [[[1.0, 2, 3, 4, 0]], []], "flag.a:flags": [True, False]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "manifest.parquet")
+    sources = [Manifest(settings(tmp_path / f"manifest.{kind}")) for kind in ("csv", "parquet")]
+    first, second = ([source.load(row).labels for row in source.rows()] for source in sources)
+    assert sources[0].columns() == sources[1].columns()
+    for left, right in zip(first, second, strict=True):
+        assert np.array_equal(left["boxes"], right["boxes"])
+        assert left["boxes"].shape[1] == 5
+        assert left["flag"] == right["flag"]
+
+
+def test_manifest_says_where_it_looked_for_an_image(tmp_path: Path) -> None:
+    source = Manifest(settings(write_manifest(tmp_path, ["image,kind", "img/017.jpg,a"])))
+    (row,) = source.rows()
+    with pytest.raises(BadExample, match=rf"^image img/017.jpg not found \(looked in {tmp_path}\)$"):
+        source.load(row)
+
+
+HEADERS = {
+    "picture,kind": "no column 'image'",
+    "image,kind,kind": "two columns are named 'kind'",
+    "image,kind:class,kind:mask:a": "have one name",
+    "image,kind:colour": "'colour': use one of class",
+    "image,kind:flags": r"name.flag:flags",
+    "image,kind:field:wide": "scale 'wide'",
+    "image,kind:field:-1": "scale '-1'",
+    "image,kind:instances:a": "takes no option",
+    "id,image": "no label can be named 'id'",
+    "image,kind:mask": "no mask can be read",
+}
+
+
+@pytest.mark.parametrize(("header", "message"), HEADERS.items(), ids=HEADERS)
+def test_manifest_refuses_a_header(header: str, message: str, tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, [header, ",".join(["x"] * len(header.split(",")))])
+    with pytest.raises(ValueError, match=rf"manifest.csv: .*{message}"):
+        Manifest(settings(path)).columns()
+
+
+def test_manifest_refuses_a_png_without_a_layout(tmp_path: Path) -> None:
+    path = manifest_tree(tmp_path, "image,split,group,species,mask")
+    with pytest.raises(ValueError, match=r"'mask' holds paths of \.png files: name its layout"):
+        Manifest(settings(path)).columns()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["image,split", "a.png,train", "b.png,dev"], "manifest.csv row 2: split 'dev'"),
+        (["image,split", "a.png"], "manifest.csv row 1: 1 cells"),
+        (["image,split"], "no rows"),
+    ],
+)
+def test_manifest_refuses_rows(lines: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        Manifest(settings(write_manifest(tmp_path, lines))).rows()
+
+
+CELLS = {
+    "label:mask:a|b": (
+        "three.png",
+        r"three.png: 192 pixels are out of range, with values up to 3: label has 2 classes",
+    ),
+    "label:mask:a": ("colour.png", "colour.png: mode RGB, but one channel of 8-bit class ids"),
+    "label:mask:a|b|c": ("small.png", "small.png: 4x4 pixels, but its image has 16x12"),
+    "label:instances": ("none.png", "label none.png not found"),
+    "label:field": ("colour.png", "mode RGB, but one channel of 8- or 16-bit"),
+    "label:class:a|b": ("c", "'c' is none of a, b"),
+    "label.x:flags": ("yes", "'yes' must be 0, 1 or empty"),
+    "label:points": ("[[1 2]]", "no JSON list of points"),
+    "label:boxes": ("[[1]]", "list of lists of 5 numbers"),
+    "label:points:a": ('"[[1, 2, 1]]"', "whole number from 0 to 0"),
+    "label:points:a|b": ('"[[NaN, 2, 1]]"', "not finite"),
+}
+
+
+@pytest.mark.parametrize(("header", "cell", "message"), [(header, *rest) for header, rest in CELLS.items()], ids=CELLS)
+def test_manifest_refuses_a_label(header: str, cell: str, message: str, tmp_path: Path) -> None:
+    save(tmp_path / "a.png", noise(1))
+    save(tmp_path / "three.png", np.full((12, 16), 3, np.uint8))
+    save(tmp_path / "colour.png", noise(2))
+    save(tmp_path / "small.png", np.zeros((4, 4), np.uint8))
+    source = Manifest(settings(write_manifest(tmp_path, [f"image,{header}", f"a.png,{cell}"])))
+    (row,) = source.rows()
+    assert source.columns().keys() == {"label"}
+    with pytest.raises(BadExample, match=message):
+        source.load(row)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1"])
+def test_any_8_bit_image_becomes_rgb(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{'tif' if mode == 'CMYK' else 'png'}"
+    Image.fromarray(noise(0)).convert(mode).save(path)
+    assert read_rgb(path).shape == (12, 16, 3)
+
+
+def test_a_16_bit_image_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", np.full((12, 16), 3000, np.uint16))
+    with pytest.raises(BadExample, match=r"a.png.*more than 8 bits"):
+        read_rgb(tmp_path / "a.png")
+
+
+# The real sets
+
+
+def real(name: str) -> Path:
+    folder = os.environ.get("COPPICE_DATA")
+    if not folder:
+        pytest.skip("COPPICE_DATA, the folder with the unpacked sets, is not set")
+    root = Path(folder) / name
+    if not root.is_dir():
+        pytest.skip(f"COPPICE_DATA holds no {name}")
+    return root
+
+
+def test_the_real_fashion_set() -> None:
+    source = Fashion(settings(real("fashion-product-images-small")))
+    rows = source.rows()
+    counts = {name: len(column.classes) for name, column in source.columns().items()}
+    expected = [("gender", 5), ("masterCategory", 6), ("subCategory", 35), ("articleType", 98), ("baseColour", 41)]
+    assert counts == {**dict(expected), "season": 4, "year": 10, "usage": 6}
+    assert len(rows) == 2000
+    assert len({row.group for row in rows}) == 1997
+    some = Fashion(settings(source.settings.root, images=150))
+    assert_keeps_its_columns(some)
+    nulls = [source.load(row).labels["usage"] is None for row in rows]
+    assert sum(nulls) == 15
+
+
+def test_the_real_nyuv2_set() -> None:
+    source = NYUv2(settings(real("nyuv2"), size=(120, 160)))
+    assert [[row.split for row in source.rows()].count(split) for split in ("train", "test")] == [159, 131]
+    some = NYUv2(settings(source.settings.root, images=12, size=(120, 160)))
+    assert_keeps_its_columns(some)
+    labels = [some.load(row).labels for row in some.rows()]
+    depth = np.stack([label["depth"] for label in labels])
+    assert 0.7 <= depth[depth > 0].min() < depth.max() <= 10
+    edges = np.stack([label["edges"] for label in labels])
+    assert 0.04 < (edges == 1).mean() < 0.15
+
+
+def test_nyuv2_classes_are_the_official_ones() -> None:
+    (meta,) = real("nyuv2").rglob("meta")
+    coarse = scipy.io.loadmat(meta / "class13Mapping.mat", squeeze_me=True)
+    mapping, names = coarse["classMapping13"].item()
+    assert tuple(names) == CLASSES_13
+    assert tuple(mapping[:39] - 1) == TO_13
+    fine = scipy.io.loadmat(meta / "classMapping40.mat", squeeze_me=True)
+    assert (*CLASSES_39, "otherprop") == tuple(fine["className"])
+
+
+def test_a_manifest_of_the_real_nyuv2_set(tmp_path: Path) -> None:
+    (images,) = real("nyuv2").rglob("nyu_images")
+    names = sorted(path.stem for path in images.iterdir())[:5]
+    lines = ["image,depth:field:0.0392157,classes:mask:" + "|".join((*CLASSES_39, "otherprop"))]
+    for name in names:
+        folder = images.parent
+        lines.append(f"{images / name}.jpg,{folder}/nyu_depths/{name}.png,{folder}/nyu_labels40/{name}.png")
+    source = Manifest(settings(write_manifest(tmp_path, lines)))
+    assert_keeps_its_columns(source)
+    assert source.load(source.rows()[0]).image.shape == (480, 640, 3)
