@@ -65,7 +65,9 @@ def _create(spec: BackboneSpec) -> Any:
         if "Unknown model" not in str(error):
             raise
         close = get_close_matches(spec.name, timm.list_models(), n=3)
-        raise ValueError(f"backbone.name {spec.name!r} is no timm network. Close: {', '.join(close) or 'none'}") from None
+        raise ValueError(
+            f"backbone.name {spec.name!r} is no timm network. Close: {', '.join(close) or 'none'}"
+        ) from None
     except OSError as error:
         raise ValueError(
             f"backbone.pretrained: the weights of {spec.name} are neither in the local cache nor reachable ({error});"

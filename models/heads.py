@@ -28,21 +28,21 @@ class PyramidHead(nn.Module):
     """Map location features to one vector per pixel, top-down as in FPN (Lin et al. 2017, Sec. 3).
 
     All locations meet at the finest one's stride; from there sub-pixel convolution (Shi et al. 2016) goes to full
-    resolution. The last layer starts near zero: every dense loss here is scaled so that zero is a sane first guess.
+    resolution. Every location is normalised before it is added: their scales differ by orders where nothing is pre-trained.
     """
 
     def __init__(self, channels: Sequence[int], reductions: Sequence[int], width: int, outputs: int) -> None:
         super().__init__()
         self.stride = reductions[0]
         shuffle = self.stride if self.stride <= FINEST_SHUFFLE else 4
-        self.laterals = nn.ModuleList([nn.Conv2d(c, width, 1) for c in channels])
+        self.laterals = nn.ModuleList(
+            [nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width)) for c in channels]
+        )
         self.smooth = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+            nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         )
         self.project = nn.Conv2d(width, outputs * shuffle**2, 1)
         self.shuffle = nn.PixelShuffle(shuffle)
-        nn.init.normal_(self.project.weight, std=0.01)
-        nn.init.zeros_(self.project.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Map features, finest first, to [B, O, H, W]."""

@@ -100,7 +100,9 @@ def read_manifests(folder: Path | None = None) -> dict[str, DatasetManifest]:
 
 
 def _manifest(item: Mapping[str, Any]) -> DatasetManifest:
-    columns = {name: Column(**{**column, "classes": tuple(column["classes"])}) for name, column in item["columns"].items()}
+    columns = {
+        name: Column(**{**column, "classes": tuple(column["classes"])}) for name, column in item["columns"].items()
+    }
     lists = {key: tuple(item[key]) for key in ("size", "mean", "std", "skipped")}
     return DatasetManifest(**{**item, **lists, "columns": columns})
 

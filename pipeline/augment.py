@@ -111,9 +111,7 @@ def _points(points: Tensor, windows: Windows, size: tuple[int, int]) -> Tensor:
 
 def _boxes(boxes: Tensor, windows: Windows, size: tuple[int, int]) -> Tensor:
     bound = torch.tensor([size[1], size[0]])
-    corners = [
-        _coordinates(boxes[..., at : at + 2], windows, size[1]).clamp(min=0).minimum(bound) for at in (0, 2)
-    ]
+    corners = [_coordinates(boxes[..., at : at + 2], windows, size[1]).clamp(min=0).minimum(bound) for at in (0, 2)]
     low, high = torch.minimum(*corners), torch.maximum(*corners)
     alive = (high - low >= LEAST_BOX).all(-1) | (boxes[..., 4] < 0)
     return torch.cat([low, high, torch.where(alive, boxes[..., 4], -1.0)[..., None]], dim=-1)

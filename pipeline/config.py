@@ -158,7 +158,7 @@ class Machine(Settings):
     loader_workers: Annotated[int, Field(ge=0)] = 0
     prepare_workers: Positive | None = None
     threads: Positive | None = None
-    channels_last: bool | None = None
+    channels_last: bool = True
     compile: bool = False
     max_failures: Annotated[int, Field(ge=0)] = 2
     address: str | None = None
@@ -233,7 +233,9 @@ def _plain(node: Any) -> Any:
 def _wrong_names(raw: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
     """Names that must be found elsewhere: readers, kinds, data sets. Malformed parts are left to the typed check."""
     sections = raw if isinstance(raw, Mapping) else {}
-    datasets, tasks = (sections.get(key) if isinstance(sections.get(key), Mapping) else {} for key in ("datasets", "tasks"))
+    datasets, tasks = (
+        sections.get(key) if isinstance(sections.get(key), Mapping) else {} for key in ("datasets", "tasks")
+    )
     for name, item in (datasets or {}).items():
         if isinstance(item, Mapping) and isinstance(item.get("reader"), str) and item["reader"] not in READERS:
             yield ("datasets", name, "reader"), f"no reader {item['reader']!r}. {nearest(item['reader'], READERS)}"

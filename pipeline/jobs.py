@@ -58,8 +58,10 @@ def task_specs(config: Config, manifests: Mapping[str, DatasetManifest]) -> tupl
         columns = manifests[task.dataset].columns
         column = task.column or name
         if column not in columns:
-            errors.append(f"params.yaml tasks.{name}.column: data set {task.dataset} has no column {column!r}. "
-                          f"{nearest(column, list(columns))}")
+            errors.append(
+                f"params.yaml tasks.{name}.column: data set {task.dataset} has no column {column!r}. "
+                f"{nearest(column, list(columns))}"
+            )
             continue
         specs.append(
             TaskSpec(

@@ -97,8 +97,11 @@ class Split:
     def _widths(self) -> dict[str, int]:
         """The largest number of points or boxes of an image, so that all batches of a split have one shape."""
         width = {"points": 3, "boxes": 5}
-        lengths = {name: pa.compute.max(pa.compute.list_value_length(self.table[name])).as_py() for name in self.columns
-                   if self.columns[name].layout in width}
+        lengths = {
+            name: pa.compute.max(pa.compute.list_value_length(self.table[name])).as_py()
+            for name in self.columns
+            if self.columns[name].layout in width
+        }
         return {name: max(1, (total or 0) // width[self.columns[name].layout]) for name, total in lengths.items()}
 
 
@@ -117,14 +120,20 @@ def _flags(cells: pa.ChunkedArray, column: Column, _size: tuple[int, int], _widt
 
 def _maps(cells: pa.ChunkedArray, _column: Column, size: tuple[int, int], _width: int) -> Tensor:
     unlabelled = torch.full(size, IGNORE, dtype=torch.uint8)
-    return torch.stack([decode_image(_bytes(cell), ImageReadMode.GRAY)[0] if cell.is_valid else unlabelled for cell in cells])
+    return torch.stack(
+        [decode_image(_bytes(cell), ImageReadMode.GRAY)[0] if cell.is_valid else unlabelled for cell in cells]
+    )
 
 
 def _fields(cells: pa.ChunkedArray, column: Column, size: tuple[int, int], _width: int) -> Tensor:
     unlabelled = torch.zeros(size, dtype=torch.float32)
     return torch.stack(
-        [decode_image(_bytes(cell), ImageReadMode.UNCHANGED)[0].float() * column.scale if cell.is_valid else unlabelled
-         for cell in cells]
+        [
+            decode_image(_bytes(cell), ImageReadMode.UNCHANGED)[0].float() * column.scale
+            if cell.is_valid
+            else unlabelled
+            for cell in cells
+        ]
     )
 
 

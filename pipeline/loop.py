@@ -144,7 +144,12 @@ def conclude(job: TrainJob, site: Site) -> dict[str, Any]:
         bundle.save(network, Path(draft))
         folder.upload(Path(draft), "bundle")
     test = network_metrics(
-        network, network.tasks, splits_of(job, site.prepared, "test"), batch=job.train.batch, device=device, bf16=_bf16(job, site)
+        network,
+        network.tasks,
+        splits_of(job, site.prepared, "test"),
+        batch=job.train.batch,
+        device=device,
+        bf16=_bf16(job, site),
     )
     images = torch.zeros(1, 3, *job.model.backbone.size, device=device)
     result = {
@@ -218,9 +223,7 @@ def _step(job: TrainJob, site: Site, run: _Run, batch: Batch) -> None:
     with torch.autocast(site.device, torch.bfloat16, enabled=_bf16(job, site)):
         outputs = run.forward(images, names)
     tasks = [run.network.tasks[name] for name in names]
-    pairs = [
-        task.loss(outputs[task.spec.name], task.target(batch.labels[task.spec.column_name])) for task in tasks
-    ]
+    pairs = [task.loss(outputs[task.spec.name], task.target(batch.labels[task.spec.column_name])) for task in tasks]
     sums, counts = torch.stack([pair[0] for pair in pairs]), torch.stack([pair[1] for pair in pairs]).detach()
     if site.world > 1:
         dist.all_reduce(counts)

@@ -12,8 +12,9 @@ from pipeline.config import Train
 
 def build_optimiser(network: nn.Module, train: Train) -> Optimizer:
     """Map settings to an optimiser; weight decay spares biases and normalisation layers."""
+    fused = {} if train.optimiser == "lamb" else {"fused": True}
     return create_optimizer_v2(
-        network, opt=train.optimiser, lr=train.lr, weight_decay=train.weight_decay, momentum=train.momentum
+        network, opt=train.optimiser, lr=train.lr, weight_decay=train.weight_decay, momentum=train.momentum, **fused
     )
 
 

@@ -108,11 +108,17 @@ def prepare_dataset(
     if bad:
         say(f"prepare {name}: {len(bad)} of {len(rows)} rows skipped; they are listed in manifest.json")
     columns = _merge_rare(folder, manifest, units, done, settings.min_class_count)
-    counts = {split: sum(d.count for u, d in zip(units, done, strict=True) if u.path.parent.name == split) for split in SPLITS}
+    counts = {
+        split: sum(d.count for u, d in zip(units, done, strict=True) if u.path.parent.name == split) for split in SPLITS
+    }
     empty = [split for split in SPLITS if not counts[split]]
     if empty:
-        raise ValueError(f"data set {name}: no {' and no '.join(empty)} images; raise datasets.{name}.val / test or images")
-    mean, std = _statistics([d for u, d in zip(units, done, strict=True) if u.path.parent.name == "train"], manifest.size)
+        raise ValueError(
+            f"data set {name}: no {' and no '.join(empty)} images; raise datasets.{name}.val / test or images"
+        )
+    mean, std = _statistics(
+        [d for u, d in zip(units, done, strict=True) if u.path.parent.name == "train"], manifest.size
+    )
     content = digest_files(path for split in SPLITS for path in shards(name, split, folder))
     described = {key: [c.layout, list(c.classes), c.scale, c.unit] for key, c in columns.items()}
     return replace(
@@ -141,7 +147,9 @@ def assign_splits(rows: Sequence[Row], *, val: float, test: float, seed: int) ->
     return out
 
 
-def _units(source: Source, by_split: Mapping[str, list[Row]], folder: Path, size: tuple[int, int], quality: int) -> list[_Unit]:
+def _units(
+    source: Source, by_split: Mapping[str, list[Row]], folder: Path, size: tuple[int, int], quality: int
+) -> list[_Unit]:
     units = []
     for split, rows in by_split.items():
         (folder / split).mkdir(parents=True)

@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def _site(machine: Machine, prepared: Path) -> Site:
         storage=machine.storage,
         device="cuda" if gpu else "cpu",
         loader_workers=machine.loader_workers,
-        channels_last=gpu if machine.channels_last is None else machine.channels_last,
+        channels_last=machine.channels_last,
         compile=machine.compile,
     )
 
@@ -165,7 +165,10 @@ def _connect(machine: Machine) -> None:
 
     if not ray.is_initialized():
         # Token authentication is for clusters; one that lives inside this process listens on loopback alone.
-        environment = {"working_dir": str(ROOT), "excludes": ["/artifacts", "/runs", "/.venv", "/.git", "/.dvc", "*.db"]}
+        environment = {
+            "working_dir": str(ROOT),
+            "excludes": ["/artifacts", "/runs", "/.venv", "/.git", "/.dvc", "*.db"],
+        }
         ray.init(address=machine.address, runtime_env=environment if machine.address else None, log_to_driver=False)
 
 

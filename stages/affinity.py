@@ -54,7 +54,8 @@ def main() -> None:
 def _rows(names: list[str], *maps: torch.Tensor) -> list[dict]:
     keys = ("value", "ci_low", "ci_high", "null_high")
     return [
-        {"location": d + 1, "task_a": a, "task_b": b} | {key: float(m[d, i, j]) for key, m in zip(keys, maps, strict=True)}
+        {"location": d + 1, "task_a": a, "task_b": b}
+        | {key: float(m[d, i, j]) for key, m in zip(keys, maps, strict=True)}
         for d in range(len(maps[0]))
         for i, a in enumerate(names)
         for j, b in enumerate(names)

@@ -10,7 +10,8 @@ from models.accounting import delta_mtl
 from pipeline.artifacts import ARTIFACTS, TRIALS, read_json, read_manifests, write_json, write_table, writing
 from pipeline.jobs import model_spec, task_specs, train_job
 from pipeline.results import copy_result, trials
-from stages.session import session, start, train_jobs
+from stages.session import session, start
+from stages.training import train_jobs
 
 
 def main() -> None:

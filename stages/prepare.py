@@ -5,7 +5,7 @@ artifacts/prepare/<data set>/{train,val,test}/*.arrow and manifest.json.
 """
 
 from pipeline.artifacts import write_manifests, writing
-from pipeline.config import Config, Machine
+from pipeline.preflight import check_study
 from pipeline.preparing import declare, open_source, prepare_dataset
 from stages.session import session, start
 
@@ -14,7 +14,7 @@ def main() -> None:
     with session("prepare") as at:
         sources = {name: open_source(name, at.config, at.machine) for name in at.config.datasets}
         declared = {name: declare(name, at.config, source) for name, source in sources.items()}
-        check(at.config, at.machine, declared)
+        check_study(at.config, declared)
         with writing("prepare") as folder:
             manifests = [
                 prepare_dataset(declared[name], source, at.config, at.machine, folder, at.say)
@@ -23,18 +23,6 @@ def main() -> None:
             write_manifests(folder, manifests)
         for manifest in manifests:
             at.run.log({f"images/{manifest.name}/{split}": count for split, count in manifest.counts.items()}, 0)
-
-
-def check(config: Config, _machine: Machine, manifests: dict) -> None:
-    """Build the fully shared network once: what is wrong with tasks, backbone or budgets shows here and not hours later."""
-    from models.branch_tree import BranchTree
-    from models.sharing.branched import block_costs
-    from pipeline.budgets import budget_limits
-    from pipeline.jobs import model_spec, task_specs
-
-    tasks = task_specs(config, manifests)
-    shared = BranchTree.shared(len(tasks), config.backbone.locations)
-    budget_limits(config.trees, *block_costs(model_spec(config, manifests, tasks, shared.groups), config.trees.unit))
 
 
 if __name__ == "__main__":

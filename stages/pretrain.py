@@ -12,7 +12,8 @@ from pipeline.evaluate import trivial_metrics
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
 from pipeline.loop import splits_of
 from pipeline.results import copy_result
-from stages.session import Session, session, start, train_jobs
+from stages.session import Session, session, start
+from stages.training import train_jobs
 
 
 def main() -> None:
@@ -21,7 +22,11 @@ def main() -> None:
         alone = ((0,),) * at.config.backbone.locations
         jobs = [
             train_job(
-                at.config, manifests, model_spec(at.config, manifests, [task], alone), name=task.name, seed=at.config.seed
+                at.config,
+                manifests,
+                model_spec(at.config, manifests, [task], alone),
+                name=task.name,
+                seed=at.config.seed,
             )
             for task in task_specs(at.config, manifests)
         ]

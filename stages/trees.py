@@ -26,7 +26,9 @@ def main() -> None:
         costs = {unit: block_costs(spec, unit) for unit in ("params", "flops")}
         limits = budget_limits(settings, *costs[settings.unit])
         affinities = _affinities(names, locations)
-        found = pareto_front(affinities, *costs[settings.unit], method=settings.method, share_first=settings.share_first)
+        found = pareto_front(
+            affinities, *costs[settings.unit], method=settings.method, share_first=settings.share_first
+        )
         at.say(
             f"trees: {len(names)} tasks, {locations} locations, {count_trees(len(names), locations):,} trees;"
             f" {found.method}, {'proved optimal' if found.optimal else 'not proved'}, {len(found.points)} on the front"
@@ -50,7 +52,11 @@ def main() -> None:
             for item in chosen
         )
         with writing("trees") as folder:
-            write_table(folder / "trees.parquet", [{"groups": json.dumps(p[0].groups), **row(p[0])} for p in found.points], TREES)
+            write_table(
+                folder / "trees.parquet",
+                [{"groups": json.dumps(p[0].groups), **row(p[0])} for p in found.points],
+                TREES,
+            )
             write_json(folder / "chosen.json", {"tasks": names, "unit": settings.unit, "trees": chosen})
             (folder / "trees.txt").write_text(text + "\n")
         at.say(text)

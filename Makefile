@@ -1,0 +1,45 @@
+# Coppice: `make` lists the targets.
+VENV := .venv
+PY := $(VENV)/bin/python
+UV_VERSION := 0.13.9
+# No telemetry from any library; the stages run from this folder with this environment's programs.
+export DO_NOT_TRACK := true
+export RAY_USAGE_STATS_ENABLED := 0
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.ready  ## make .venv and install the exact versions of requirements.lock
+
+$(VENV)/.ready: requirements.lock
+	test -x $(PY) || python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(VENV)/bin/uv pip sync --quiet --python $(PY) requirements.lock
+	touch $@
+
+repro: setup  ## run the whole chain: data, training, trees, report (ends with artifacts/report/index.html)
+	@$(PY) -m stages.repro $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root $(ROOT))
+
+test: setup  ## run all tests
+	$(PY) -m pytest
+
+check: setup  ## ruff and pyright
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+bench: setup  ## what we claim to be fast, beside what one would use instead
+	$(PY) -m benchmarks.loop
+	$(PY) -m benchmarks.loading
+
+ui: setup  ## the MLflow page on http://127.0.0.1:5000
+	$(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port 5000
+
+lock:  ## write requirements.lock anew from pyproject.toml
+	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-header --quiet \
+	  --python-version 3.11 -o requirements.lock
+
+.PHONY: help setup repro test check bench ui lock

@@ -1,0 +1,81 @@
+"""What the training stages share: jobs go to the runner, their records to tracking and to the terminal."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from models.tasks import TASKS
+from pipeline.artifacts import ARTIFACTS
+from pipeline.jobs import TrainJob
+from pipeline.runner import fit
+from stages.session import Session, revision
+
+
+def train_jobs(
+    session: Session, jobs: Sequence[TrainJob], tags: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, Any]]:
+    """Train a stage's jobs, each with a tracked run of its own; give their results by name.
+
+    Every job is brought to its end first; ValueError then names those that failed.
+    """
+    runs = {
+        job.key: session.tracker.run(
+            job.key,
+            name=job.name,
+            tags={"stage": session.stage, "job_key": job.key, "git": revision(), **tags.get(job.name, {})},
+            params={
+                "train": job.train.model_dump(),
+                "seed": job.seed,
+                "backbone": job.model.backbone.name,
+                "tasks": ",".join(job.model.task_names),
+                "groups": str(job.model.groups),
+            },
+            parent=session.run,
+        )
+        for job in jobs
+    }
+    tell = progress(session, len({job.key for job in jobs}), jobs[0].train.epochs)
+
+    def log(job: TrainJob, record: Mapping[str, Any]) -> None:
+        losses = {f"train/{name}/loss": value for name, value in record["losses"].items()}
+        metrics = {f"val/{name}/{_metric(job, name)}": value for name, value in record["val"].items()}
+        runs[job.key].log({**losses, **metrics, "lr": record["lr"], "val/score": record["score"]}, record["epoch"])
+        tell(job, record)
+
+    outcomes = fit(jobs, session.machine, ARTIFACTS / "prepare", log)
+    failed = []
+    for outcome in outcomes:
+        run, result = runs[outcome.job.key], outcome.result
+        if result is None:
+            run.finish({}, "FAILED")
+            failed.append(f"{outcome.job.name}: {outcome.error}")
+            continue
+        if outcome.cached:
+            session.say(f"{session.stage} {outcome.job.name}: trained before, taken from storage")
+        best = {f"best/{name}/{_metric(outcome.job, name)}": value for name, value in result["val"].items()}
+        final = {f"final/{name}/{_metric(outcome.job, name)}": value for name, value in result["test"].items()}
+        cost = {"params_m": result["params"] / 1e6, "gmacs": result["flops"] / 2e9, "cost/seconds": result["seconds"]}
+        run.finish({**best, **final, **cost})
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(outcomes)} networks failed; the others are kept:\n" + "\n".join(failed)
+        )
+    return {outcome.job.name: dict(outcome.result or {}) for outcome in outcomes}
+
+
+def progress(session: Session, jobs: int, epochs: int) -> Callable[[TrainJob, Mapping[str, Any]], None]:
+    """One line an epoch, with how long all of the stage's jobs will still take at the pace so far."""
+    started, done = time.monotonic(), 0
+
+    def tell(job: TrainJob, record: Mapping[str, Any]) -> None:
+        nonlocal done
+        done += 1
+        left = (time.monotonic() - started) / done * (jobs * epochs - done)
+        values = "  ".join(f"{name} {value:.3f}" for name, value in record["val"].items())
+        session.say(f"{session.stage} {job.name}  epoch {record['epoch']}/{epochs}  {values}  {left:.0f} s left")
+
+    return tell
+
+
+def _metric(job: TrainJob, task: str) -> str:
+    return next(TASKS[spec.kind].metric_name for spec in job.model.tasks if spec.name == task)
