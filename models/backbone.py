@@ -1,7 +1,7 @@
 """A timm network cut at D locations into blocks that run one after another, so that any of them can branch.
 
-D locations, B batch, C channels, H W height and width. A block maps the feature that the block before it gave; the first
-maps the normalised image and holds the stem. Features leave as [B, C, H, W] whatever the family works in.
+D locations, B batch, C channels, H W height and width. A block maps what the block before it gave; the first maps
+the normalised image and holds the stem. Features leave as [B, C, H, W] whatever the family works in.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,10 +87,11 @@ class _Tokens(nn.Module):
 
     def __init__(self, net: Any) -> None:
         super().__init__()
-        for name in ("pos_embed", "cls_token", "reg_token"):
-            value = getattr(net, name, None)
-            self.register_parameter(name, value if isinstance(value, nn.Parameter) else None)
-        self.drop, self.norm = net.pos_drop, net.norm_pre
+        self.pos_embed: nn.Parameter | None = net.pos_embed
+        self.cls_token: nn.Parameter | None = net.cls_token
+        self.reg_token: nn.Parameter | None = net.reg_token
+        self.drop: nn.Module = net.pos_drop
+        self.norm: nn.Module = net.norm_pre
         self.prefix_first = not net.no_embed_class
 
     def forward(self, tokens: Tensor) -> Tensor:

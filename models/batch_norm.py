@@ -21,7 +21,10 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         self.weight, self.bias = local.weight, local.bias
         self.running_mean, self.running_var = local.running_mean, local.running_var
         self.num_batches_tracked = local.num_batches_tracked
-        self.drop, self.act = (local.drop, local.act) if isinstance(local, BatchNormAct2d) else (nn.Identity(),) * 2
+        self.drop: nn.Module = nn.Identity()
+        self.act: nn.Module = nn.Identity()
+        if isinstance(local, BatchNormAct2d):
+            self.drop, self.act = local.drop, local.act  # pyright: ignore[reportAttributeAccessIssue]
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
@@ -50,7 +53,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
-    """Map a network to the one whose normalisation sees the whole global batch; alone in the world, it is left as it is."""
+    """Map a network to the one whose normalisation sees the whole global batch; one rank needs no change."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return network
     return convert_sync_batchnorm(network) if device.type == "cuda" else _convert(network)

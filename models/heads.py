@@ -19,7 +19,7 @@ class PooledHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(channels[-1], outputs)
 
-    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - one call for all heads
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Map features, finest first, to [B, O]."""
         return self.linear(self.dropout(features[-1].mean((2, 3))))
 
@@ -28,7 +28,7 @@ class PyramidHead(nn.Module):
     """Map location features to one vector per pixel, top-down as in FPN (Lin et al. 2017, Sec. 3).
 
     All locations meet at the finest one's stride; from there sub-pixel convolution (Shi et al. 2016) goes to full
-    resolution. Every location is normalised before it is added: their scales differ by orders where nothing is pre-trained.
+    resolution. Locations are normalised before they are added: untrained, their scales differ by orders.
     """
 
     def __init__(self, channels: Sequence[int], reductions: Sequence[int], width: int, outputs: int) -> None:

@@ -21,18 +21,20 @@ from models.spec import Column
 from pipeline.config import ROOT
 
 ARTIFACTS = ROOT / "artifacts"
-AFFINITY = pa.schema(
-    [("location", pa.int32()), ("task_a", pa.string()), ("task_b", pa.string()), ("value", pa.float64())]
-    + [("ci_low", pa.float64()), ("ci_high", pa.float64()), ("null_high", pa.float64())]
+
+
+def _schema(**kinds: pa.DataType) -> pa.Schema:
+    return pa.schema(list(kinds.items()))
+
+
+_TEXT, _REAL, _WHOLE, _SMALL = pa.string(), pa.float64(), pa.int64(), pa.int32()
+AFFINITY = _schema(
+    location=_SMALL, task_a=_TEXT, task_b=_TEXT, value=_REAL, ci_low=_REAL, ci_high=_REAL, null_high=_REAL
 )
-RDMS = pa.schema([("task", pa.string()), ("location", pa.int32()), ("triangle", pa.list_(pa.float32()))])
-TREES = pa.schema(
-    [("groups", pa.string()), ("cost", pa.float64()), ("budget", pa.int64()), ("params", pa.int64())]
-    + [("flops", pa.int64()), ("method", pa.string()), ("optimal", pa.bool_())]
-)
-TRIALS = pa.schema(
-    [("job", pa.string()), ("name", pa.string()), ("key", pa.string()), ("seed", pa.int32()), ("split", pa.string())]
-    + [("task", pa.string()), ("epoch", pa.int32()), ("metric", pa.string()), ("value", pa.float64())]
+RDMS = _schema(task=_TEXT, location=_SMALL, triangle=pa.list_(pa.float32()))
+TREES = _schema(groups=_TEXT, cost=_REAL, budget=_WHOLE, params=_WHOLE, flops=_WHOLE, method=_TEXT, optimal=pa.bool_())
+TRIALS = _schema(
+    job=_TEXT, name=_TEXT, key=_TEXT, seed=_SMALL, split=_TEXT, task=_TEXT, epoch=_SMALL, metric=_TEXT, value=_REAL
 )
 
 

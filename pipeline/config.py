@@ -28,7 +28,7 @@ class Settings(BaseModel):
 
 
 class Dataset(Settings):
-    """Where a data set lies and how it is stored. `val` and `test` are fractions where the set has no official split."""
+    """Where a data set lies and how it is stored. `val` and `test` are fractions where it has no official split."""
 
     reader: str
     root: str | None = None
@@ -75,7 +75,7 @@ class Augment(Settings):
 
 
 class Train(Settings):
-    """How every network is trained, single-task networks and shared ones alike (paper Sec. 3.1: the same conditions)."""
+    """How every network is trained, single-task and shared ones alike (paper Sec. 3.1: the same conditions)."""
 
     epochs: Positive = 10
     batch: Positive = 32
@@ -212,8 +212,8 @@ def _validate(model: type[Settings], raw: Any, path: Path, errors: list[tuple[tu
         errors += [(item["loc"], _explain(model, item)) for item in cast(list[dict[str, Any]], error.errors())]
         config = None
     if errors:
-        lines = [f"{path}:{_line(raw, loc)} {'.'.join(map(str, loc))}: {text}" for loc, text in errors]
-        raise ValueError("\n".join(dict.fromkeys(lines)))
+        lines = {(_line(raw, loc), f"{'.'.join(map(str, loc))}: {text}") for loc, text in errors}
+        raise ValueError("\n".join(f"{path}:{line} {text}" for line, text in sorted(lines)))
     assert config is not None
     return config
 
@@ -232,21 +232,23 @@ def _plain(node: Any) -> Any:
 
 def _wrong_names(raw: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
     """Names that must be found elsewhere: readers, kinds, data sets. Malformed parts are left to the typed check."""
-    sections = raw if isinstance(raw, Mapping) else {}
-    datasets, tasks = (
-        sections.get(key) if isinstance(sections.get(key), Mapping) else {} for key in ("datasets", "tasks")
-    )
-    for name, item in (datasets or {}).items():
+    datasets, tasks = _section(raw, "datasets"), _section(raw, "tasks")
+    for name, item in datasets.items():
         if isinstance(item, Mapping) and isinstance(item.get("reader"), str) and item["reader"] not in READERS:
             yield ("datasets", name, "reader"), f"no reader {item['reader']!r}. {nearest(item['reader'], READERS)}"
-    for name, item in (tasks or {}).items():
+    for name, item in tasks.items():
         if not isinstance(item, Mapping):
             continue
         if isinstance(item.get("kind"), str) and item["kind"] not in TASK_KINDS:
             yield ("tasks", name, "kind"), f"no task kind {item['kind']!r}. {nearest(item['kind'], TASK_KINDS)}"
-        if isinstance(item.get("dataset"), str) and item["dataset"] not in (datasets or {}):
-            known = [str(key) for key in (datasets or {})]
+        if isinstance(item.get("dataset"), str) and item["dataset"] not in datasets:
+            known = [str(key) for key in datasets]
             yield ("tasks", name, "dataset"), f"no data set {item['dataset']!r}. {nearest(item['dataset'], known)}"
+
+
+def _section(raw: Any, key: str) -> Mapping[str, Any]:
+    section = raw.get(key) if isinstance(raw, Mapping) else None
+    return section if isinstance(section, Mapping) else {}
 
 
 def _explain(model: type[Settings], error: Mapping[str, Any]) -> str:
@@ -261,7 +263,7 @@ def _explain(model: type[Settings], error: Mapping[str, Any]) -> str:
 
 
 def _keys_at(model: type[Settings], loc: Sequence[Any]) -> list[str]:
-    """The keys that a section knows, followed down a path; a mapping of named sections is passed through by its type."""
+    """The keys that a section knows, followed down a path; named sections are passed through by their type."""
     kinds: Any = model
     for part in loc:
         if isinstance(kinds, type) and issubclass(kinds, BaseModel):
@@ -277,7 +279,8 @@ def _line(raw: Any, loc: Sequence[Any]) -> int:
     for part in loc:
         if not hasattr(raw, "lc") or not (part in raw if isinstance(raw, Mapping) else isinstance(part, int)):
             break
-        line = raw.lc.key(part)[0] + 1 if isinstance(raw, Mapping) else raw.lc.item(part)[0] + 1
+        marks = cast(Any, raw).lc
+        line = (marks.key(part) if isinstance(raw, Mapping) else marks.item(part))[0] + 1
         raw = raw[part]
     return line
 

@@ -1,7 +1,7 @@
 """Configuration -> training jobs: values whose key names their run.
 
-A job holds everything that can change its result (network, data fingerprints, training settings, seed, the program's own
-sources) and nothing that cannot (machine, paths, names). The same job twice is one job.
+A job holds everything that can change its result (network, data fingerprints, training settings, seed, the program's
+own sources) and nothing that cannot (machine, paths, names). The same job twice is one job.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def sources_digest(root: Path = ROOT) -> str:
 
 
 def task_specs(config: Config, manifests: Mapping[str, DatasetManifest]) -> tuple[TaskSpec, ...]:
-    """Map the tasks of params.yaml and the columns that `prepare` found to full specs. ValueError lists every mismatch."""
+    """Map the tasks of params.yaml and the columns that `prepare` found to specs. ValueError lists every mismatch."""
     errors: list[str] = []
     specs = []
     for name, task in config.tasks.items():

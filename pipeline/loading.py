@@ -1,7 +1,7 @@
 """Arrow shards -> batches: the same global batches for any number of ranks, loader workers and interruptions.
 
-A batch comes from one data set (MTHL's two-step sampling): step -> data set -> rows, all drawn from the seed and the step
-alone. A rank takes every world-th row of the global batch. Splits that fit in memory are decoded once.
+A batch comes from one data set (MTHL's two-step sampling): step -> data set -> rows, all drawn from the seed and the
+step alone. A rank takes every world-th row of the global batch. Splits that fit in memory are decoded once.
 B images, H W height and width, P points or boxes.
 """
 
@@ -96,13 +96,10 @@ class Split:
     @cached_property
     def _widths(self) -> dict[str, int]:
         """The largest number of points or boxes of an image, so that all batches of a split have one shape."""
-        width = {"points": 3, "boxes": 5}
-        lengths = {
-            name: pa.compute.max(pa.compute.list_value_length(self.table[name])).as_py()
-            for name in self.columns
-            if self.columns[name].layout in width
-        }
-        return {name: max(1, (total or 0) // width[self.columns[name].layout]) for name, total in lengths.items()}
+        entry = {"points": 3, "boxes": 5}
+        listed = {name: entry[column.layout] for name, column in self.columns.items() if column.layout in entry}
+        lengths = {name: self.table[name].combine_chunks().value_lengths().fill_null(0).to_numpy() for name in listed}
+        return {name: max(1, int(lengths[name].max()) // listed[name]) for name in listed}
 
 
 def _bytes(cell: pa.Scalar) -> Tensor:
@@ -167,8 +164,8 @@ _DECODERS: dict[str, Callable[[pa.ChunkedArray, Column, tuple[int, int], int], T
 class Feed(Dataset[Batch]):
     """Step number -> this rank's part of that step's global batch; a pure function of (seed, step).
 
-    `weights` are the chances of the data sets (paper MTHL: two-step sampling); each data set is walked through in a fresh
-    order as often as it is drawn.
+    `weights` are the chances of the data sets (paper MTHL: two-step sampling); each data set is walked through in a
+    fresh order as often as it is drawn.
     """
 
     splits: Sequence[Split]

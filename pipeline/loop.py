@@ -56,7 +56,7 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One finished epoch: mean training losses by task, validation metrics by task, the score that picks the best epoch."""
+    """One finished epoch: mean training losses by task, validation metrics by task, the score that picks an epoch."""
 
     epoch: int
     step: int
@@ -217,7 +217,7 @@ def _epoch(job: TrainJob, site: Site, run: _Run, feed: Feed, last: int, started:
 
 
 def _step(job: TrainJob, site: Site, run: _Run, batch: Batch) -> None:
-    """One step on sum_t weight_t * loss_t + penalty, each loss a mean over the labelled elements of the global batch."""
+    """One step on sum_t weight_t * loss_t + penalty, each loss the mean over the global batch's labels."""
     names = tasks_on(batch.dataset, run.network.tasks)
     images = batch.images.to(memory_format=torch.channels_last) if site.channels_last else batch.images
     with torch.autocast(site.device, torch.bfloat16, enabled=_bf16(job, site)):

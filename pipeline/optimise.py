@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from timm.optim import create_optimizer_v2
 from torch import nn
@@ -12,7 +13,7 @@ from pipeline.config import Train
 
 def build_optimiser(network: nn.Module, train: Train) -> Optimizer:
     """Map settings to an optimiser; weight decay spares biases and normalisation layers."""
-    fused = {} if train.optimiser == "lamb" else {"fused": True}
+    fused: dict[str, Any] = {} if train.optimiser == "lamb" else {"fused": True}
     return create_optimizer_v2(
         network, opt=train.optimiser, lr=train.lr, weight_decay=train.weight_decay, momentum=train.momentum, **fused
     )

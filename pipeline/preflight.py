@@ -11,7 +11,7 @@ from pipeline.jobs import model_spec, task_specs
 
 
 def check_study(config: Config, manifests: Mapping[str, DatasetManifest]) -> None:
-    """Build the fully shared network once: wrong tasks, options, columns, backbones and budgets show as a ValueError."""
+    """Build the fully shared network once: wrong tasks, options, columns, backbone or budgets show as ValueError."""
     tasks = task_specs(config, manifests)
     shared = BranchTree.shared(len(tasks), config.backbone.locations)
     budget_limits(config.trees, *block_costs(model_spec(config, manifests, tasks, shared.groups), config.trees.unit))

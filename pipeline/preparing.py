@@ -61,7 +61,7 @@ class _Done:
 
 
 def open_source(name: str, config: Config, machine: Machine) -> Source:
-    """Map a data set's settings to its reader. ValueError where its folder is missing or not what the reader expects."""
+    """Map a data set's settings to its reader. ValueError where its folder is not what the reader expects."""
     settings = config.datasets[name]
     return DATASETS[settings.reader](
         SourceSettings(
@@ -71,7 +71,7 @@ def open_source(name: str, config: Config, machine: Machine) -> Source:
 
 
 def declare(name: str, config: Config, source: Source) -> DatasetManifest:
-    """What is known of a data set before any image is read: its columns and size, enough to check every task against."""
+    """What is known of a data set before any image is read: columns and size, enough to check every task."""
     return DatasetManifest(
         name=name,
         counts={},
@@ -93,8 +93,6 @@ def prepare_dataset(
     """
     name, settings = manifest.name, config.datasets[manifest.name]
     rows = source.rows()
-    if settings.images is not None:
-        rows = rows[: settings.images]
     by_split = assign_splits(rows, val=settings.val, test=settings.test, seed=config.seed)
     units = _units(source, by_split, folder / name, manifest.size, config.prepare.quality)
     done = _run(units, machine.prepare_workers or os.cpu_count() or 1, name, say)
@@ -102,7 +100,7 @@ def prepare_dataset(
     if bad and config.prepare.on_bad == "fail":
         listed = "\n  ".join(bad[:SHOWN])
         raise ValueError(
-            f"data set {name}: {len(bad)} of {len(rows)} rows can't be read; the first {min(SHOWN, len(bad))}:\n  {listed}\n"
+            f"data set {name}: {len(bad)} of {len(rows)} rows are bad; first {min(SHOWN, len(bad))}:\n  {listed}\n"
             "Mend them, or set prepare.on_bad: skip to leave them out"
         )
     if bad:
@@ -164,7 +162,7 @@ def _run(units: Sequence[_Unit], workers: int, name: str, say: Say) -> list[_Don
     started, total, finished = time.monotonic(), sum(len(unit.rows) for unit in units), 0
     with ProcessPoolExecutor(min(workers, max(1, len(units))), mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(_store, unit) for unit in units]
-        order = {future: unit for future, unit in zip(futures, units, strict=True)}
+        order = dict(zip(futures, units, strict=True))
         for future in as_completed(futures):
             future.result()
             finished += len(order[future].rows)
@@ -224,8 +222,8 @@ def _resize(example: Example, columns: Mapping[str, Column], size: tuple[int, in
             labels[name] = value[rows][:, across]
         elif column.layout in ("points", "boxes"):
             pairs = {"points": 1, "boxes": 2}[column.layout]
-            factors = [size[1] / width, size[0] / height] * pairs + [1.0]
-            labels[name] = np.asarray(value, dtype=np.float32).reshape(-1, len(factors)) * np.float32(factors)
+            factors = np.array([size[1] / width, size[0] / height] * pairs + [1.0], dtype=np.float32)
+            labels[name] = np.asarray(value, dtype=np.float32).reshape(-1, len(factors)) * factors
     return Example(image=image, labels=labels)
 
 

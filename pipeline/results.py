@@ -18,7 +18,7 @@ def copy_result(job: TrainJob, machine: Machine, folder: Path) -> None:
 
 
 def trials(job: TrainJob, machine: Machine) -> Iterator[dict[str, Any]]:
-    """Map a job to tidy rows: one metric of one task after one epoch, and at the end those of the kept weights on test."""
+    """Map a job to tidy rows: one metric of one task after one epoch, then the kept weights' on test."""
     storage = JobFolder(machine.storage, job.key)
     metric = {spec.name: TASKS[spec.kind].metric_name for spec in job.model.tasks}
     base = {"job": job.name, "name": job.name.rsplit("-s", 1)[0], "key": job.key, "seed": job.seed}

@@ -30,7 +30,7 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """What became of a job: its result (see `loop.conclude`), or the message it failed with. `cached`: it stood already."""
+    """What became of a job: its result (see `loop.conclude`), or the message it failed with. `cached`: it was there."""
 
     job: TrainJob
     result: Mapping[str, Any] | None
@@ -47,7 +47,7 @@ def fit(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log) ->
     site = _site(machine, prepared)
     errors: dict[str, str] = {}
     if todo:
-        with _following(todo.values(), machine.storage, log):
+        with _following(list(todo.values()), machine.storage, log):
             run = _one_by_one if min(machine.jobs, len(todo)) == 1 else _at_once
             errors = run(list(todo.values()), machine, site)
     return [_result(job, machine, errors.get(job.key), job.key not in todo) for job in jobs]
@@ -173,9 +173,10 @@ def _connect(machine: Machine) -> None:
 
 
 @contextmanager
-def _following(jobs: Iterator[TrainJob] | Sequence[TrainJob] | Any, storage: str, log: Log) -> Iterator[None]:
-    """Hand each new line of the jobs' histories to `log`, from now until the block has ended and all lines were seen."""
-    jobs, seen, ended = list(jobs), {}, threading.Event()
+def _following(jobs: Sequence[TrainJob], storage: str, log: Log) -> Iterator[None]:
+    """Hand each new line of the jobs' histories to `log`, from now until the block has ended and all were seen."""
+    ended = threading.Event()
+    seen: dict[str, int] = {}
 
     def look() -> None:
         for job in jobs:

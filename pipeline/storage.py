@@ -1,4 +1,4 @@
-"""Where jobs keep their state: one folder a job, on this disk or in an object store, each file written whole or not at all."""
+"""Where jobs keep their state: one folder a job, on this disk or in an object store, each file written whole or not."""
 
 import io
 import json

@@ -1,7 +1,7 @@
 """Probe images -> RDMs -> task affinities.    python -m stages.affinity    (seconds)
 
-Reads the single-task bundles. Leaves artifacts/affinity/rdms.parquet (the strict upper triangles), affinity.parquet (with
-bootstrap interval and permutation null) and affinity.json, the mean affinity of the pairs at each location.
+Reads the single-task bundles. Leaves artifacts/affinity/rdms.parquet (the strict upper triangles), affinity.parquet
+(with bootstrap interval and permutation null) and affinity.json, the mean affinity of the pairs at each location.
 """
 
 import torch

@@ -10,12 +10,13 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.config import ROOT, adopt_preset
+from pipeline.config import ROOT
+from pipeline.presets import adopt_preset
 from stages.session import start
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.repro", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m stages.repro", description="Run the whole chain.")
     parser.add_argument("--preset", help="a file of presets/, without .yaml")
     parser.add_argument("--root", type=Path, help="the folder of the preset's data set")
     arguments = parser.parse_args()

@@ -1,6 +1,7 @@
 """Task affinities -> the Pareto front of branch trees, and the best tree for each budget.    python -m stages.trees
 
-Leaves artifacts/trees/trees.parquet (the front), chosen.json (fully shared, fully split, one tree per budget) and trees.txt.
+Leaves artifacts/trees/trees.parquet (the front), chosen.json (fully shared, fully split, one tree per budget) and
+trees.txt, the chosen trees as text.
 """
 
 import json

@@ -57,7 +57,7 @@ class Task(ABC):
     def metric(self) -> Metric:
         """A fresh metric: `update(prediction, target)`, `compute()` -> scalar; unlabelled elements do not count.
 
-        Over no labelled element at all it computes to NaN.
+        Over no labelled element it is undefined: 0 or NaN, whichever the metric gives.
         """
 
     @abstractmethod

@@ -8,13 +8,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
-from typing_extensions import override
+from torchmetrics import MeanSquaredError, Metric
 
 from models.heads import PyramidHead
 from models.tasks.base import Task
 from models.tasks.pictures import ramp_picture
-from models.tasks.summed import Summed, ratio
 
 
 class Depth(Task):
@@ -30,51 +28,41 @@ class Depth(Task):
     higher_is_better = False
     options: ClassVar = {"scale": 1.0}
 
-    @override
     def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
         return PyramidHead(channels, reductions, self.spec.head_width, 1)
 
-    @override
     def target(self, raw: Tensor) -> Tensor:
         return raw
 
-    @override
     def loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         labelled = target > 0
-        # the scale stands in for what is unlabelled, where a logarithm of 0 would spoil the sum
+        # log 0 = -inf at an unlabelled pixel would make the masked sum NaN
         wanted = (torch.where(labelled, target.float(), self.settings["scale"]) / self.settings["scale"]).log()
         return ((output[:, 0].float() - wanted).abs() * labelled).sum(), labelled.sum().float()
 
-    @override
     def metric(self) -> Metric:
-        return Summed((2,), _squared_errors, _root_mean)
+        return _LabelledError(squared=False)
 
-    @override
     def predict(self, output: Tensor) -> Tensor:
         return self.settings["scale"] * output[:, 0].float().exp()
 
-    @override
     def trivial(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """The mean depth of each pixel; where a pixel is never labelled, that of all."""
         number_HW, total_HW = (targets > 0).sum(0), targets.sum(0, dtype=torch.float64)
         mean_HW = torch.where(number_HW > 0, total_HW / number_HW, total_HW.sum() / number_HW.sum())
         return mean_HW.float()
 
-    @override
     def render(self, prediction: Tensor) -> Tensor:
         """Near is bright, and `scale` lies in the middle of the ramp."""
         return ramp_picture(self.settings["scale"] / (self.settings["scale"] + prediction))
 
-    @override
     def render_target(self, target: Tensor, size: tuple[int, int]) -> Tensor:
         return self.render(target) * (target > 0)
 
 
-def _squared_errors(prediction_BHW: Tensor, target_BHW: Tensor) -> Tensor:
-    labelled = target_BHW > 0
-    squared = torch.where(labelled, prediction_BHW - target_BHW, 0.0).double().square()
-    return torch.stack([squared.sum(), labelled.sum()])
+class _LabelledError(MeanSquaredError):
+    """torchmetrics' error over the labelled pixels alone; it has no `ignore_index` of its own."""
 
-
-def _root_mean(sums_2: Tensor) -> Tensor:
-    return ratio(sums_2).sqrt()
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        labelled = target > 0
+        super().update(preds[labelled], target[labelled])

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric
-from typing_extensions import override
 
 from models.heads import PyramidHead
 from models.tasks.base import Task
@@ -40,15 +39,12 @@ class Keypoints(Task):
     higher_is_better = True
     options: ClassVar = {"sigma": 1.5, "tolerance": 0.05}
 
-    @override
     def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
         return PyramidHead(channels, reductions, self.spec.head_width, len(self.classes))
 
-    @override
     def target(self, raw: Tensor) -> Tensor:
         return raw
 
-    @override
     def loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         size = (output.shape[-2], output.shape[-1])
         output, heat = output.float(), self.heat_maps(target, size)
@@ -56,15 +52,12 @@ class Keypoints(Task):
         labelled_B = (~_unlabelled(target)).float()
         return ((missed + invented).mean((1, 2, 3)) * labelled_B).sum(), labelled_B.sum()
 
-    @override
     def metric(self) -> Metric:
         return Summed((2,), partial(_found, sigma=self.settings["sigma"], tolerance=self.settings["tolerance"]), ratio)
 
-    @override
     def predict(self, output: Tensor) -> Tensor:
         return (output.float() - log(self._balance((output.shape[-2], output.shape[-1])))).sigmoid()
 
-    @override
     def trivial(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """The mean heat map of the labelled images."""
         labelled = targets[~_unlabelled(targets)]
@@ -73,11 +66,9 @@ class Keypoints(Task):
             total_CHW += self.heat_maps(points_1P3, size)[0]
         return total_CHW / len(labelled)
 
-    @override
     def render(self, prediction: Tensor) -> Tensor:
         return heat_picture(prediction)
 
-    @override
     def render_target(self, target: Tensor, size: tuple[int, int]) -> Tensor:
         return heat_picture(self.heat_maps(target.unsqueeze(0), size)[0])
 

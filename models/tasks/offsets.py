@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
-from typing_extensions import override
 
 from models.heads import PyramidHead
 from models.spec import IGNORE
@@ -31,11 +30,9 @@ class Offsets(Task):
     higher_is_better = False
     options: ClassVar = {"reach": 0.1}
 
-    @override
     def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
         return PyramidHead(channels, reductions, self.spec.head_width, 2)
 
-    @override
     def target(self, raw: Tensor) -> Tensor:
         batch, height, width = raw.shape
         row = torch.arange(height, device=raw.device).view(height, 1).expand_as(raw)
@@ -48,33 +45,27 @@ class Offsets(Task):
         target = torch.cat([centroid - places[:, :2], places[:, 2:]], 1).view(batch, 3, height, width)
         return target * ((raw != 0) & (raw != IGNORE)).unsqueeze(1)
 
-    @override
     def loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         unit = self._unit((output.shape[-2], output.shape[-1]))
         distance = (output.float() - target[:, :2] / unit).abs().sum(1)
         return (distance * target[:, 2]).sum(), target[:, 2].sum()
 
-    @override
     def metric(self) -> Metric:
         return Summed((2,), _end_point_errors, ratio)
 
-    @override
     def predict(self, output: Tensor) -> Tensor:
         return output.float() * self._unit((output.shape[-2], output.shape[-1]))
 
-    @override
     def trivial(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """The mean vector of each pixel; where a pixel is never on an object, that of all."""
         total_2HW, number_HW = targets[:, :2].sum(0), targets[:, 2].sum(0)
         overall_2 = total_2HW.sum((1, 2)) / number_HW.sum()
         return torch.where(number_HW > 0, total_2HW / number_HW, overall_2.view(2, 1, 1))
 
-    @override
     def render(self, prediction: Tensor) -> Tensor:
         """Full colour from twice the unit on."""
         return wheel_picture(prediction / (2 * self._unit((prediction.shape[-2], prediction.shape[-1]))))
 
-    @override
     def render_target(self, target: Tensor, size: tuple[int, int]) -> Tensor:
         return self.render(target[:2])
 

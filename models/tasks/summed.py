@@ -1,4 +1,4 @@
-"""The one metric class of all task kinds: a function of sums over a split."""
+"""The metric of task kinds whose metric torchmetrics lacks: a function of sums over a split."""
 
 from collections.abc import Callable
 
@@ -10,8 +10,8 @@ from torchmetrics import Metric
 class Summed(Metric):
     """Map (prediction, target) batches to finish(sum over batches of measure(prediction, target)).
 
-    Whatever is a function of sums agrees across ranks and between any two ways of cutting a split into batches, and
-    takes bounded memory. Sums of nothing make `finish` divide 0 by 0, which is NaN: no label, no score.
+    Sums agree across ranks and however a split is cut into batches, in bounded memory. Over nothing, `finish` divides
+    0 by 0 and gives NaN.
     """
 
     full_state_update = False
