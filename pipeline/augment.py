@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.spec import Column
 from pipeline.config import Augment
@@ -60,28 +61,20 @@ def _positions(start_B: Tensor, scale_B: Tensor, extent: int) -> Tensor:
     return start_B[:, None] + (torch.arange(extent) + 0.5) * scale_B[:, None] - 0.5
 
 
-def _lerp(maps: Tensor, positions: Tensor, axis: int) -> Tensor:
-    """Linear interpolation of [B, C, H, W] along axis 2 or 3 at fractional positions [B, extent], edges held."""
-    low = positions.floor()
-    shape = [len(maps), 1, 1, 1]
-    shape[axis] = -1
-    weight = (positions - low).view(shape)
-
-    def take(index: Tensor) -> Tensor:
-        index = index.clamp(0, maps.shape[axis] - 1).long().view(shape)
-        wanted = [*maps.shape]
-        wanted[axis] = positions.shape[1]
-        return maps.gather(axis, index.expand(wanted))
-
-    return torch.lerp(take(low), take(low + 1), weight)
-
-
 def _image(images: Tensor, windows: Windows) -> Tensor:
-    if bool((windows.scale_B < 1).any()):
-        height, width = images.shape[-2:]
-        rows = _lerp(images.float(), _positions(windows.top_B, windows.scale_B, height), 2)
-        images = _lerp(rows, _positions(windows.left_B, windows.scale_B, width), 3).round().to(torch.uint8)
-    return _mirror(images, windows.flip_B)
+    """Bilinear, the edges held. One image at a time: its floats stay in the processor's cache, a batch's don't."""
+    if not bool((windows.scale_B < 1).any()):
+        return _mirror(images, windows.flip_B)
+    height, width = images.shape[-2:]
+    # grid_sample counts from -1 to 1, the image's outer edges
+    y_BH = (2 * _positions(windows.top_B, windows.scale_B, height) + 1) / height - 1
+    x_BW = _mirror((2 * _positions(windows.left_B, windows.scale_B, width) + 1) / width - 1, windows.flip_B)
+    seen = torch.empty_like(images)
+    for image, y_H, x_W, out in zip(images, y_BH, x_BW, seen, strict=True):
+        grid = torch.stack([x_W.expand(height, width), y_H[:, None].expand(height, width)], -1)
+        cut = F.grid_sample(image[None].float(), grid[None], padding_mode="border", align_corners=False)
+        out.copy_(cut[0].round_())
+    return seen
 
 
 def _nearest(maps: Tensor, windows: Windows, size: tuple[int, int]) -> Tensor:
@@ -104,7 +97,7 @@ def _coordinates(xy: Tensor, windows: Windows, width: int) -> Tensor:
 
 def _points(points: Tensor, windows: Windows, size: tuple[int, int]) -> Tensor:
     xy = _coordinates(points[..., :2], windows, size[1])
-    inside = ((xy >= 0) & (xy < torch.tensor([size[1], size[0]]))).all(-1)
+    inside = ((xy >= 0) & (xy <= torch.tensor([size[1], size[0]]))).all(-1)
     kind = torch.where(inside | (points[..., 2] < 0), points[..., 2], -1.0)
     return torch.cat([xy, kind[..., None]], dim=-1)
 

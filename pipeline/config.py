@@ -14,8 +14,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 ROOT = Path(__file__).resolve().parent.parent
-TASK_KINDS = sorted(p.stem for p in (ROOT / "models/tasks").glob("[a-z]*.py") if p.stem != "base")
-READERS = sorted(p.stem for p in (ROOT / "pipeline/datasets").glob("[a-z]*.py") if p.stem not in ("base", "files"))
+HELPERS = ("base", "pictures", "summed", "files")  # what the kinds and the readers share
+TASK_KINDS = sorted(p.stem for p in (ROOT / "models/tasks").glob("[a-z]*.py") if p.stem not in HELPERS)
+READERS = sorted(p.stem for p in (ROOT / "pipeline/datasets").glob("[a-z]*.py") if p.stem not in HELPERS)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -128,19 +129,22 @@ class Report(Settings):
 
 
 class Config(Settings):
-    """Every number that a person may turn. `experiment` names the MLflow experiment."""
+    """Every number that a person may turn. `experiment` names the MLflow experiment.
+
+    Sections have no defaults, since DVC wants to see those that a stage depends on; most keys inside them have.
+    """
 
     experiment: str
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)]
     datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
-    prepare: Prepare = Prepare()
+    prepare: Prepare
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
     backbone: Backbone
-    train: Train = Train()
-    affinity: Affinity = Affinity()
+    train: Train
+    affinity: Affinity
     trees: Trees
-    branched: Branched = Branched()
-    report: Report = Report()
+    branched: Branched
+    report: Report
 
 
 class Machine(Settings):
@@ -277,7 +281,8 @@ def _line(raw: Any, loc: Sequence[Any]) -> int:
     """The line of the deepest key on the path that the file holds."""
     line = 1
     for part in loc:
-        if not hasattr(raw, "lc") or not (part in raw if isinstance(raw, Mapping) else isinstance(part, int)):
+        held = raw if isinstance(raw, Mapping) else range(len(raw)) if isinstance(raw, list) else ()
+        if not hasattr(raw, "lc") or part not in held:
             break
         marks = cast(Any, raw).lc
         line = (marks.key(part) if isinstance(raw, Mapping) else marks.item(part))[0] + 1

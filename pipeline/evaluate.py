@@ -31,6 +31,8 @@ def metrics_of(
 ) -> dict[str, float]:
     """Map a predictor to each task's metric; every rank sees its rows and all get the same numbers."""
     metrics = {name: task.metric().to(device) for name, task in tasks.items()}
+    for metric in metrics.values():
+        metric.distributed_available_fn = lambda: world > 1  # alone, no waiting for ranks that don't evaluate
     for split in splits:
         names = tasks_on(split.dataset, tasks)
         for part in in_order(split, batch, rank, world):

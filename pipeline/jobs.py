@@ -14,7 +14,10 @@ from pipeline.artifacts import DatasetManifest, digest, digest_files
 from pipeline.config import ROOT, Config, Train, nearest
 
 # What decides a result once data and settings are given.
-SOURCES = ("models/**/*.py", "pipeline/augment.py", "pipeline/loading.py", "pipeline/loop.py")
+SOURCES = (
+    "models/**/*.py",
+    *(f"pipeline/{name}.py" for name in ("augment", "evaluate", "loading", "loop", "optimise")),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -220,7 +220,7 @@ def _step(job: TrainJob, site: Site, run: _Run, batch: Batch) -> None:
     """One step on sum_t weight_t * loss_t + penalty, each loss the mean over the global batch's labels."""
     names = tasks_on(batch.dataset, run.network.tasks)
     images = batch.images.to(memory_format=torch.channels_last) if site.channels_last else batch.images
-    with torch.autocast(site.device, torch.bfloat16, enabled=_bf16(job, site)):
+    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=_bf16(job, site)):
         outputs = run.forward(images, names)
     tasks = [run.network.tasks[name] for name in names]
     pairs = [task.loss(outputs[task.spec.name], task.target(batch.labels[task.spec.column_name])) for task in tasks]
@@ -244,7 +244,9 @@ def _step(job: TrainJob, site: Site, run: _Run, batch: Batch) -> None:
 
 
 def _check_finite(job: TrainJob, site: Site, run: _Run) -> None:
-    bad = ~torch.isfinite(run.sums[0])
+    bad = (~torch.isfinite(run.sums[0])).int()
+    if site.world > 1:
+        dist.all_reduce(bad)  # a rank that left alone would leave the others waiting for it
     if bool(bad.any()):
         names = [name for name, flag in zip(job.model.task_names, bad.tolist(), strict=True) if flag]
         good = f"epoch {len(run.history)} in {site.folder(job).path}" if run.history else "none"

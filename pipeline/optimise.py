@@ -14,8 +14,10 @@ from pipeline.config import Train
 def build_optimiser(network: nn.Module, train: Train) -> Optimizer:
     """Map settings to an optimiser; weight decay spares biases and normalisation layers."""
     fused: dict[str, Any] = {} if train.optimiser == "lamb" else {"fused": True}
+    # timm's "sgd" is Nesterov's, which has no meaning without a momentum; its "momentum" is the plain one.
+    name = "momentum" if train.optimiser == "sgd" and not train.momentum else train.optimiser
     return create_optimizer_v2(
-        network, opt=train.optimiser, lr=train.lr, weight_decay=train.weight_decay, momentum=train.momentum, **fused
+        network, opt=name, lr=train.lr, weight_decay=train.weight_decay, momentum=train.momentum, **fused
     )
 
 

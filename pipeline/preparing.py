@@ -240,9 +240,14 @@ def _encode(name: str, column: Column, value: Any) -> Any:
     if column.layout == "flags":
         if len(value) != len(column.classes):
             raise BadExample(f"{name}: {len(value)} flags for {len(column.classes)} classes")
+        if wrong := [flag for flag in value if flag not in (-1, 0, 1)]:
+            raise BadExample(f"{name}: flag {wrong[0]}, but a flag is 0, 1 or -1 (unlabelled)")
         return [int(flag) for flag in value]
     if column.layout in ("points", "boxes"):
-        return np.asarray(value, dtype=np.float32).reshape(-1).tolist()
+        entries = np.asarray(value, dtype=np.float32).reshape(-1, 3 if column.layout == "points" else 5)
+        for kind in entries[:, -1]:
+            _in_range(name, int(kind), len(column.classes))
+        return entries.reshape(-1).tolist()
     if column.layout == "field":
         return _png(np.clip(np.round(np.asarray(value) / column.scale), 0, 65535).astype(np.uint16))
     if column.layout == "mask":

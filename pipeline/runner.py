@@ -147,9 +147,12 @@ def _fit_one(job: TrainJob, machine: Machine, site: Site) -> str | None:
 def _worker(config: Mapping[str, Any]) -> str | None:
     """What every rank runs. A diverged job is an answer, not a failure that a restart could mend."""
     import ray.train
+    from ray.train.torch import get_device
 
-    job, context = config["job"], ray.train.get_context()
-    site: Site = replace(config["site"], rank=context.get_world_rank(), world=context.get_world_size())
+    job, site, context = config["job"], config["site"], ray.train.get_context()
+    # The site says whether there are GPUs; which of a node's GPUs is this rank's, only Ray knows.
+    device = str(get_device()) if site.device == "cuda" else site.device
+    site = replace(site, rank=context.get_world_rank(), world=context.get_world_size(), device=device)
     try:
         for record in train(job, site):
             ray.train.report({"epoch": record.epoch, "score": record.score})

@@ -81,5 +81,7 @@ class JobFolder:
         system, base = self._place
         folder.mkdir(parents=True, exist_ok=True)
         for info in system.get_file_info(pafs.FileSelector(f"{base}/{name}")):
+            if info.extension == "part":  # a killed writer's
+                continue
             with system.open_input_stream(info.path) as stream:
                 (folder / info.base_name).write_bytes(stream.read())

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.config import ROOT
+from pipeline.config import ROOT, load, load_machine
 from pipeline.presets import adopt_preset
 from stages.session import start
 
@@ -24,12 +24,14 @@ def main() -> None:
         print(adopt_preset(arguments.preset, arguments.root))
     elif arguments.root:
         raise ValueError("--root says where a preset's data lie: give --preset too")
+    load()
+    load_machine()
     began = time.monotonic()
     lock = ROOT / "dvc.lock"
     before = lock.read_bytes() if lock.exists() else b""
     if not (ROOT / ".git").exists():
         subprocess.run(["dvc", "config", "--local", "core.no_scm", "true"], cwd=ROOT, check=True)
-    done = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet"], cwd=ROOT, check=False)
+    done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=ROOT, check=False)
     if done.returncode:
         sys.exit(done.returncode)
     if lock.exists() and lock.read_bytes() == before:

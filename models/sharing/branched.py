@@ -40,7 +40,8 @@ class BranchedModel(SharedModel):
             nn.ModuleList(block if branch == 0 else deepcopy(block) for branch in range(branches))
             for block, branches in zip(blocks, self.tree.branches, strict=True)
         )
-        self.heads = nn.ModuleDict({name: self._head(name) for name in spec.task_names})
+        # By number: a task may be named as a method of torch's, "type" or "train".
+        self.heads = nn.ModuleList(self._head(name) for name in spec.task_names)
 
     def _head(self, name: str) -> nn.Module:
         channels = [shape[0] for shape in self.shapes]
@@ -53,7 +54,7 @@ class BranchedModel(SharedModel):
         names = self.spec.task_names if tasks is None else tuple(tasks)
         paths = self._paths(self.normalise(images), names)
         size = (images.shape[-2], images.shape[-1])
-        return {name: self.heads[name](paths[name], size) for name in names}
+        return {name: self.heads[self.spec.task_names.index(name)](paths[name], size) for name in names}
 
     def features(self, images: Tensor, task: str) -> list[Tensor]:
         return self._paths(self.normalise(images), (task,))[task]
@@ -86,7 +87,7 @@ class BranchedModel(SharedModel):
         for location, branches in enumerate(self.blocks):
             own = self.tree.groups[location][index]
             _block(cut.blocks[location], 0).load_state_dict(_block(branches, own).state_dict())
-        cut.heads[task].load_state_dict(self.heads[task].state_dict())
+        cut.heads[0].load_state_dict(self.heads[index].state_dict())
         return cut.train(self.training)
 
 
@@ -96,7 +97,7 @@ def block_costs(spec: ModelSpec, unit: str) -> tuple[list[int], list[int]]:
     FLOPs are those of one image (two per multiply-add). The branch structure of the spec does not matter.
     """
     model = BranchedModel(replace(spec, groups=BranchTree.shared(len(spec.tasks), spec.backbone.locations).groups))
-    blocks, heads = [_block(branches, 0) for branches in model.blocks], [model.heads[name] for name in spec.task_names]
+    blocks, heads = [_block(branches, 0) for branches in model.blocks], list(model.heads)
     if unit == "params":
         return [_params(block) for block in blocks], [_params(head) for head in heads]
     costs, state, features = [], torch.zeros(1, 3, *spec.backbone.size), []

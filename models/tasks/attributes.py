@@ -53,9 +53,12 @@ class Attributes(Task):
         yes_C, no_C = (targets == 1).sum(0), (targets == 0).sum(0)
         return ((yes_C >= no_C) & (yes_C > 0)).float()
 
-    def render(self, prediction: Tensor) -> str:
+    def describe(self, prediction: Tensor) -> str:
         chances = zip(self.classes, prediction.tolist(), strict=True)
         return ", ".join(f"{name} {chance:.2f}" for name, chance in chances if chance > 0.5) or "none"
+
+    def render(self, prediction: Tensor) -> str:
+        return self.describe(prediction)
 
     def render_target(self, target: Tensor, size: tuple[int, int]) -> str:
         if (target < 0).all():

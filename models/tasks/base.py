@@ -69,6 +69,10 @@ class Task(ABC):
         """Map training targets [N, ...] and the image size (H, W) to the best constant prediction, without B."""
 
     @abstractmethod
+    def describe(self, prediction: Tensor) -> str:
+        """Map one image's prediction to one line of text."""
+
+    @abstractmethod
     def render(self, prediction: Tensor) -> Tensor | str:
         """Map one image's prediction to a picture uint8 [3, H, W], or to a line of text."""
 

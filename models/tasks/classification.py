@@ -50,8 +50,11 @@ class Classification(Task):
         counts_C = torch.bincount(targets[targets >= 0], minlength=len(self.classes))
         return F.one_hot(counts_C.argmax(), len(self.classes)).float()
 
-    def render(self, prediction: Tensor) -> str:
+    def describe(self, prediction: Tensor) -> str:
         return f"{self.classes[int(prediction.argmax())]} {prediction.max().item():.2f}"
+
+    def render(self, prediction: Tensor) -> str:
+        return self.describe(prediction)
 
     def render_target(self, target: Tensor, size: tuple[int, int]) -> str:
         return "unlabelled" if target < 0 else self.classes[int(target)]

@@ -52,6 +52,10 @@ class Depth(Task):
         mean_HW = torch.where(number_HW > 0, total_HW / number_HW, total_HW.sum() / number_HW.sum())
         return mean_HW.float()
 
+    def describe(self, prediction: Tensor) -> str:
+        low, mean, high = (f"{float(x):.3g}" for x in (prediction.min(), prediction.mean(), prediction.max()))
+        return f"{low} to {high} {self.spec.column.unit}, mean {mean}"
+
     def render(self, prediction: Tensor) -> Tensor:
         """Near is bright, and `scale` lies in the middle of the ramp."""
         return ramp_picture(self.settings["scale"] / (self.settings["scale"] + prediction))

@@ -65,6 +65,9 @@ class Edges(Task):
         edges_HW, number_HW = (targets == 1).sum(0), (targets != IGNORE).sum(0)
         return torch.where(number_HW > 0, edges_HW / number_HW, edges_HW.sum() / number_HW.sum())
 
+    def describe(self, prediction: Tensor) -> str:
+        return f"{float((prediction > 0.5).float().mean()):.1%} of the pixels are above 0.5"
+
     def render(self, prediction: Tensor) -> Tensor:
         return grey_picture(prediction)
 

@@ -66,6 +66,15 @@ class Keypoints(Task):
             total_CHW += self.heat_maps(points_1P3, size)[0]
         return total_CHW / len(labelled)
 
+    def describe(self, prediction: Tensor) -> str:
+        """The number of peaks of each class that are higher than 0.5."""
+        size = (prediction.shape[-2], prediction.shape[-1])
+        radius = max(1, round(_pixels(self.settings["sigma"], size)))
+        high = prediction.masked_fill(prediction <= 0.5, -torch.inf)
+        _, is_peak_1CK = _peaks(high.unsqueeze(0), radius, size[0] * size[1])
+        numbers = zip(self.classes, is_peak_1CK[0].sum(1).tolist(), strict=True)
+        return ", ".join(f"{number} {name}" for name, number in numbers)
+
     def render(self, prediction: Tensor) -> Tensor:
         return heat_picture(prediction)
 

@@ -62,6 +62,11 @@ class Offsets(Task):
         overall_2 = total_2HW.sum((1, 2)) / number_HW.sum()
         return torch.where(number_HW > 0, total_2HW / number_HW, overall_2.view(2, 1, 1))
 
+    def describe(self, prediction: Tensor) -> str:
+        length = prediction.norm(dim=0)
+        low, mean, high = (f"{float(x):.3g}" for x in (length.min(), length.mean(), length.max()))
+        return f"vectors of {low} to {high} pixels, mean {mean}"
+
     def render(self, prediction: Tensor) -> Tensor:
         """Full colour from twice the unit on."""
         return wheel_picture(prediction / (2 * self._unit((prediction.shape[-2], prediction.shape[-1]))))

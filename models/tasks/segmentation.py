@@ -50,6 +50,12 @@ class Segmentation(Task):
         areas = torch.stack([(targets == index).sum() for index in range(len(self.classes))])
         return areas.argmax().to(torch.uint8).expand(size)
 
+    def describe(self, prediction: Tensor) -> str:
+        """The share of each class in the image, the largest first."""
+        counts_C = torch.bincount(prediction.flatten().long(), minlength=len(self.classes))
+        shares = [(self.classes[k], int(counts_C[k]) / prediction.numel()) for k in counts_C.argsort(descending=True)]
+        return ", ".join(f"{name} {share:.0%}" for name, share in shares if share > 0)
+
     def render(self, prediction: Tensor) -> Tensor:
         return mask_picture(prediction, IGNORE)
 

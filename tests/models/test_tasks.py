@@ -103,10 +103,10 @@ def test_metric_without_labels_is_zero_or_nan(case: Case) -> None:
     assert value == 0 or math.isnan(value)
 
 
-def test_metric_under_autocast_is_close_to_that_in_float32(case: Case) -> None:
-    low = case.task.predict(case.output.bfloat16().float())
-    full = score(case, (case.task.predict(case.output), case.target))
-    assert score(case, (low, case.target)) == pytest.approx(full, abs=0.05)
+def test_metric_of_bfloat16_output_is_close_to_that_in_float32(case: Case) -> None:
+    output = case.output
+    full, low = (score(case, (case.task.predict(x), case.target)) for x in (output, output.bfloat16().float()))
+    assert low == pytest.approx(full, abs=0.05)
 
 
 def test_metric_ignores_predictions_on_unlabelled_elements(case: Case) -> None:
@@ -160,6 +160,26 @@ def test_predictions_and_targets_can_be_shown(case: Case) -> None:
             assert picture
         else:
             assert (picture.dtype, tuple(picture.shape)) == (torch.uint8, (3, *SIZE))
+
+
+def test_predictions_can_be_told_in_one_line(case: Case) -> None:
+    lines = [case.task.describe(prediction) for prediction in case.task.predict(case.output)]
+    assert all(line and "\n" not in line for line in lines)
+
+
+def test_maps_in_words() -> None:
+    def tell(kind: str, prediction: Tensor) -> str:
+        return make(kind).task.describe(prediction)
+
+    mask = torch.zeros(4, 5, dtype=torch.uint8)
+    mask[0] = 2
+    assert tell("segmentation", mask) == "road 75%, sky 25%"
+    assert tell("depth", torch.tensor([[1.0, 2.0], [4.0, 5.0]])) == "1 to 5 m, mean 3"
+    assert tell("edges", torch.tensor([[0.2, 0.5], [0.6, 0.4]])) == "25.0% of the pixels are above 0.5"
+    assert tell("offsets", torch.tensor([[[3.0, 0.0]], [[4.0, 0.0]]])) == "vectors of 0 to 5 pixels, mean 2.5"
+    heat = torch.full((2, 64, 64), 0.4)
+    heat[0, 10, 10], heat[0, 10, 11], heat[0, 40, 40], heat[1, 5, 5] = 0.9, 0.8, 0.6, 0.45
+    assert tell("keypoints", heat) == "2 eye, 0 beak"
 
 
 def test_a_map_and_its_perfect_prediction_look_alike(case: Case) -> None:

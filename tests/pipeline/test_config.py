@@ -21,6 +21,11 @@ train:
   lr: 1e-3
 trees:
   budgets: [2x, 1e6, 3000000]
+seed: 0
+prepare: {}
+affinity: {}
+branched: {}
+report: {}
 """
 
 

@@ -1,0 +1,1 @@
+"""Results of all stages -> tables, figures and one page that needs neither network nor scripts."""

@@ -1,0 +1,130 @@
+"""Results -> the sentences at the head of the page: what is recommended, and what the numbers do not say."""
+
+from collections.abc import Iterator
+from statistics import mean
+
+from models.branch_tree import BranchTree
+from pipeline.report.study import Groups, Network, Study
+from pipeline.report.style import MANY
+from pipeline.report.tables import best_on_validation, count_text, percent_text, value_text
+
+GENERATED = "scenes"  # the reader whose images are drawn by a program
+CLOSE = 10.0  # percent: a single-task network this near to the trivial predictor has learned little
+
+
+def tree_words(groups: Groups, tasks: list[str]) -> str:
+    """Map a tree to words: runs of locations with the same branches, and who shares a branch."""
+    tree = BranchTree(groups)
+    runs: list[tuple[int, int]] = []
+    for d in range(tree.num_locations):
+        if runs and tree.groups[d] == tree.groups[runs[-1][0]]:
+            runs[-1] = (runs[-1][0], d)
+        else:
+            runs.append((d, d))
+    words = []
+    for first, last in runs:
+        where = f"location {first + 1}" if first == last else f"locations {first + 1}–{last + 1}"
+        words.append(f"{where}: {_branches(tree.members(first), tasks)}")
+    return "; ".join(words)
+
+
+def _branches(members: tuple[tuple[int, ...], ...], tasks: list[str]) -> str:
+    if len(tasks) == 1:
+        return tasks[0]
+    if len(members) == 1:
+        return "all tasks together"
+    if len(members) == len(tasks):
+        return "every task alone"
+    if len(tasks) > MANY:
+        return f"{len(members)} branches, the largest for {max(map(len, members))} tasks"
+    return " | ".join(" + ".join(tasks[t] for t in branch) for branch in members)
+
+
+def recommendations(study: Study) -> Iterator[tuple[str, str, str]]:
+    """Yield for each budget its label, the tree in words with its result, and a caveat (empty where there is none)."""
+    for network in study.networks:
+        if not network.request:
+            continue
+        test, val = (percent_text(mean(study.deltas(network, split))) for split in ("test", "val"))
+        words = tree_words(network.groups, study.tasks) if network.groups else network.name
+        size = f"{count_text(network.params)} parameters"
+        text = f"{size}, Δ_MTL {test} % on test ({val} % on validation). {_capital(words)}."
+        yield network.label, text, _caveat(study, network)
+
+
+def _caveat(study: Study, network: Network) -> str:
+    twins = [other.name for other in study.networks if other.keys == network.keys and other.name in ("shared", "split")]
+    if twins:
+        return f"This is the fully {twins[0]} network."
+    score = mean(study.deltas(network, "val"))
+    smaller = [other for other in study.networks if other.params < network.params]
+    better = max(smaller, key=lambda other: mean(study.deltas(other, "val")), default=None)
+    if better is None or mean(study.deltas(better, "val")) <= score:
+        return ""
+    return (
+        f"The smaller network {better.label} did better on validation"
+        f" ({percent_text(mean(study.deltas(better, 'val')))} %)."
+    )
+
+
+def lead(study: Study) -> str:
+    """One sentence: what was compared, and which network is best by validation."""
+    best, networks = best_on_validation(study), study.distinct()
+    label = next(label for network, label in networks if network.keys == best.keys)
+    counts = [(len(study.tasks), "task"), (study.config.backbone.locations, "location")]
+    tasks, locations = (_number(count, word) for count, word in counts)
+    return (
+        f"{tasks}, {locations} where a tree may branch, {_number(len(networks), 'different network')} trained."
+        f" Best on validation: {label} ({count_text(best.params)} parameters), which reaches Δ_MTL"
+        f" {percent_text(mean(study.deltas(best)))} % on test."
+    )
+
+
+def notes(study: Study) -> Iterator[str]:
+    """What a reader must know before believing the numbers."""
+    made = [name for name, item in study.config.datasets.items() if item.reader == GENERATED]
+    if made:
+        yield f"{', '.join(made)}: generated data. It shows that the pipeline works and says nothing about real images."
+    seeds = min(len(network.seeds) for network in study.networks)
+    if seeds == 1:
+        yield (
+            "One seed per network: differences of a few percent may be chance. Set branched.seeds to several for a"
+            " standard deviation."
+        )
+    else:
+        yield f"{seeds} seeds per tree; the single-task networks that all are compared with have one."
+    if study.epochs < 5:
+        yield f"{_number(study.epochs, 'epoch')} of training: the networks are far from trained out."
+    weak = [task for task in study.tasks if _gain_over_trivial(study, task) < CLOSE]
+    if weak:
+        pairs = ", ".join(
+            f"{task} ({study.baselines[task].metric} {value_text(study.baselines[task].test)}, trivial"
+            f" {value_text(study.baselines[task].trivial_test)})"
+            for task in weak[:5]
+        )
+        more = f" and {len(weak) - 5} more" if len(weak) > 5 else ""
+        yield (
+            f"Hardly better than the best constant prediction: the single-task network of {pairs}{more}."
+            " Changes against it mean little."
+        )
+    faint = [row for row in study.affinity if row["task_a"] < row["task_b"] and row["value"] <= row["null_high"]]
+    if faint:
+        total = sum(row["task_a"] < row["task_b"] for row in study.affinity)
+        yield f"{len(faint)} of {total} affinities do not stand out from shuffled images (hatched below)."
+    if len(study.tasks) == 1:
+        yield "One task: there is nothing to share, all networks are the same."
+
+
+def _gain_over_trivial(study: Study, task: str) -> float:
+    """By how many percent of the trivial predictor's value the single-task network is better."""
+    row = study.baselines[task]
+    gain = row.test - row.trivial_test if row.higher_is_better else row.trivial_test - row.test
+    return 100 * gain / abs(row.trivial_test) if row.trivial_test else 100.0
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}{'s' if count != 1 else ''}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,129 @@
+"""Study and figures -> one HTML page with everything inside: no network, no scripts."""
+
+import base64
+import io
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from PIL import Image
+from ruamel.yaml import YAML
+
+from pipeline.config import Config
+from pipeline.report.headline import lead, notes, recommendations
+from pipeline.report.study import SINGLE, TRIVIAL, Study
+from pipeline.report.style import Drawing, task_colours
+from pipeline.report.tables import Line, best_values, count_text, percent_text, result_lines, value_text
+
+PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow", "dvc", "pyarrow", "matplotlib")
+DOTS = 150  # per inch
+LARGE = 700_000  # bytes from which on a figure goes into the page as JPEG: photographs make large PNGs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A drawing as the page shows it: its data inside the address, its width in CSS pixels."""
+
+    drawing: Drawing
+    address: str
+    width: int
+
+
+def png_of(drawing: Drawing) -> bytes:
+    """Map a drawing to the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    drawing.figure.savefig(buffer, format="png", dpi=DOTS)
+    return buffer.getvalue()
+
+
+def picture_of(drawing: Drawing, png: bytes) -> Picture:
+    """Map a drawing and its PNG to what the page holds."""
+    kind, data = "png", png
+    if len(png) > LARGE:
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(png)).convert("RGB").save(buffer, format="JPEG", quality=82, optimize=True)
+        kind, data = "jpeg", buffer.getvalue()
+    address = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return Picture(drawing=drawing, address=address, width=round(drawing.figure.get_figwidth() * 100))
+
+
+def render_page(study: Study, pictures: Sequence[Picture], revision: str) -> str:
+    """Map a study, its pictures and the git revision to the text of index.html."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"value": value_text, "count": count_text, "percent": percent_text, "symbols": _symbols}
+    lines = result_lines(study)
+    sections: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        sections.setdefault(picture.drawing.section, []).append(picture)
+    return environment.get_template("page.html.j2").render(
+        study=study,
+        lead=lead(study),
+        recommendations=list(recommendations(study)),
+        notes=list(notes(study)),
+        multiples=any(network.request.endswith("x") for network in study.networks),
+        lines=lines,
+        best=_best(study, lines),
+        several=any(line.seeds > 1 for line in lines),
+        baseline_names=(TRIVIAL, SINGLE),
+        colours=task_colours(study.tasks),
+        sections=sections,
+        jobs=list(_jobs(study)),
+        versions=versions(),
+        revision=revision,
+        params=params_text(study.config),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide results."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def params_text(config: Config) -> str:
+    """Map a configuration to YAML, defaults included."""
+    buffer = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = None
+    yaml.dump(json.loads(config.model_dump_json()), buffer)
+    return buffer.getvalue()
+
+
+def _symbols(text: str) -> Markup:
+    """Map plain text to HTML in which Δ_MTL has its index."""
+    return Markup(escape(text).replace("Δ_MTL", Markup("Δ<sub>MTL</sub>")))
+
+
+def _best(study: Study, lines: Sequence[Line]) -> Mapping[str, set[str]]:
+    """Map each line's name to the columns in which it is the best of the networks for all tasks."""
+    best = best_values(study, lines)
+    trained = [line for line in lines if line.name not in (TRIVIAL, SINGLE)]
+    top = max((line.delta for line in trained), default=0.0)
+    return {
+        line.name: {task for task, value in line.test.items() if value == best[task]}
+        | ({"Δ_MTL"} if line.delta == top else set())
+        for line in trained
+    }
+
+
+def _jobs(study: Study) -> Iterator[Mapping[str, Any]]:
+    """Every trained job once: what it trained, its key, its seconds (over all seeds), its kept epoch."""
+    for task, row in study.baselines.items():
+        yield {"name": f"{task}, alone", "keys": [row.job], "seconds": row.seconds, "epochs": [row.epoch]}
+    for network, label in study.distinct():
+        yield {"name": label, "keys": network.keys, "seconds": network.seconds, "epochs": network.epochs}

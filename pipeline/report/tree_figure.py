@@ -1,0 +1,89 @@
+"""Branch trees -> a drawing of each, as the paper's Fig. 2: locations from left to right, tasks at the leaves."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Curve
+
+from models.branch_tree import BranchTree
+from pipeline.report.study import Study
+from pipeline.report.style import INK, MANY, MUTED, WIDTH, Drawing, panels, short, task_colours
+from pipeline.report.tables import count_text
+
+SHARED = "#c3ccd5"
+
+
+def tree_figure(study: Study) -> Drawing:
+    """Every distinct tree: a node is a branch, its size and its edge grow with the tasks that run through it."""
+    trees = [(network, label, BranchTree(network.groups)) for network, label in study.distinct() if network.groups]
+    costs = {str(row["groups"]).replace(" ", ""): row["cost"] for row in study.front}
+    leaf = 0.3 if len(study.tasks) <= MANY else 0.2
+    figure, axes = panels(len(trees), columns=2, gap=0.1, size=(WIDTH / 2, 1.15 + leaf * len(study.tasks)))
+    colours = task_colours(study.tasks)
+    for axis, (network, label, tree) in zip(axes, trees, strict=True):
+        draw_tree(axis, tree, study.tasks, colours)
+        cost = costs.get(str([list(row) for row in network.groups]).replace(" ", ""))
+        axis.set_title(f"{short(label, 40)}\n", fontsize=10.5)
+        parts = [f"{count_text(network.params)} parameters", f"{count_text(network.flops / 2)} multiply-adds"]
+        parts += [] if cost is None else [f"cost {cost:.3f}"]
+        axis.text(0, 1.015, " · ".join(parts), transform=axis.transAxes, fontsize=8, color=MUTED, va="bottom")
+    rows = [
+        {"name": network.name, "location": d + 1, "branch": branch + 1}
+        | {"tasks": " ".join(study.tasks[t] for t in members)}
+        for network in study.networks
+        if network.groups
+        for d in range(len(network.groups))
+        for branch, members in enumerate(BranchTree(network.groups).members(d))
+    ]
+    return Drawing(
+        stem="trees",
+        section="trees",
+        caption="The trained trees. Images enter on the left; a node is one copy of a block of the backbone, its"
+        " size the number of tasks that run through it, grey where several share it. A task keeps"
+        " its colour on the whole page.",
+        figure=figure,
+        rows=rows,
+    )
+
+
+def leaf_order(tree: BranchTree) -> list[int]:
+    """Map a tree to its tasks, ordered by their branches from the first location on: each branch holds neighbours."""
+    return sorted(range(tree.num_tasks), key=lambda t: [row[t] for row in tree.groups])
+
+
+def draw_tree(axis: Axes, tree: BranchTree, tasks: list[str], colours: dict[str, str]) -> None:
+    """Draw one tree from left to right, its tasks in an order in which no edges cross."""
+    row_of = {task: place for place, task in enumerate(leaf_order(tree))}
+    small = tree.num_tasks > MANY
+    unit = 5.0 if small else 11.0
+    middle = (tree.num_tasks - 1) / 2
+    parents = dict.fromkeys(range(tree.num_tasks), (0.0, middle))
+    axis.plot(0, middle, "s", color=INK, markersize=7, zorder=3)
+    for d in range(tree.num_locations):
+        for members in tree.members(d):
+            place = (d + 1.0, float(np.mean([row_of[t] for t in members])))
+            colour = colours[tasks[members[0]]] if len(members) == 1 else SHARED
+            share = len(members) / tree.num_tasks
+            _edge(axis, parents[members[0]], place, colour, 1.2 + unit * share)
+            axis.plot(*place, "o", color=colour, markersize=5 + unit * share, markeredgecolor="white", zorder=3)
+            parents |= dict.fromkeys(members, place)
+    end = tree.num_locations + 1.0
+    for t, row in row_of.items():
+        _edge(axis, parents[t], (end, row), colours[tasks[t]], 1.2)
+        axis.plot(end, row, "s", color=colours[tasks[t]], markersize=4 if small else 7, zorder=3)
+        axis.text(end + 0.18, row, short(tasks[t]), va="center", fontsize=6 if small else 8.5)
+    axis.set_xlim(-0.2, end + 1.7)
+    axis.set_ylim(tree.num_tasks - 0.4, -0.6)
+    axis.set_xticks(range(tree.num_locations + 1), ["images", *(str(d + 1) for d in range(tree.num_locations))])
+    axis.set_yticks([])
+    axis.tick_params(length=0, labelcolor=MUTED)
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+
+
+def _edge(axis: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, width: float) -> None:
+    half = (start[0] + end[0]) / 2
+    curve = Curve(
+        [start, (half, start[1]), (half, end[1]), end], [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4]
+    )
+    axis.add_patch(PathPatch(curve, fill=False, edgecolor=colour, linewidth=width, capstyle="round", zorder=1))

@@ -1,0 +1,110 @@
+"""A backbone cut into blocks is the timm network that it was cut from."""
+
+import pytest
+import timm
+import torch
+
+from models.backbone import FAMILIES, build_blocks, feature_shapes
+from models.spec import BackboneSpec
+
+SMALL = ["test_resnet", "test_byobnet", "test_convnext", "test_vit", "test_efficientnet"]
+LARGE = [
+    "resnet18",
+    "mobilenetv3_small_050",
+    "convnext_atto",
+    "efficientnet_b0",
+    "densenet121",
+    "vit_tiny_patch16_224",
+    "deit_tiny_patch16_224",
+    "swin_tiny_patch4_window7_224",
+    "davit_tiny",
+]
+EVERY = [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
+
+
+def spec(name: str, locations: int = 4) -> BackboneSpec:
+    return BackboneSpec(name=name, locations=locations, size=(64, 64) if "swin" not in name else (56, 56))
+
+
+def test_all_families_are_tried() -> None:
+    families = {type(timm.create_model(name)).__name__ for name in (*SMALL, "densenet121")}
+    assert families <= set(FAMILIES)
+    assert set(FAMILIES) - families <= {"MobileNetV3", "SwinTransformer", "DaVit"}, "those stand in LARGE"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_blocks_in_a_row_are_the_whole_network(name: str) -> None:
+    """Against timm's own forward_features, from the same first weights."""
+    wanted = spec(name)
+    torch.manual_seed(0)
+    blocks = [block.eval() for block in build_blocks(wanted)]
+    torch.manual_seed(0)
+    sizing = {"img_size": wanted.size} if name.startswith(("vit", "deit", "swin", "test_vit")) else {}
+    net = timm.create_model(name, pretrained=False, num_classes=0, **sizing).eval()
+    images = torch.randn(2, 3, *wanted.size)
+    with torch.no_grad():
+        state = images
+        for block in blocks:
+            state = block(state)
+        expected = net.forward_features(images)
+    torch.testing.assert_close(state, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("locations", [1, 2, 4])
+def test_features_are_maps_that_shrink(name: str, locations: int) -> None:
+    blocks = build_blocks(spec(name, locations))
+    assert len(blocks) == locations
+    for block in blocks:
+        block.train()
+    before = [value.clone() for block in blocks for value in block.state_dict().values()]
+    shapes = feature_shapes(blocks, spec(name).size)
+    after = [value for block in blocks for value in block.state_dict().values()]
+    assert all(block.training for block in blocks)
+    assert all(map(torch.equal, before, after)), "looking at shapes trains nothing"
+    state = torch.randn(2, 3, *spec(name).size)
+    for block, (channels, height, width) in zip(blocks, shapes, strict=True):
+        state = block(state)
+        assert block.as_map(state).shape == (2, channels, height, width)
+    heights = [height for _, height, _ in shapes]
+    assert heights == sorted(heights, reverse=True)
+
+
+@pytest.mark.parametrize("locations", range(1, 7))
+def test_neighbouring_layers_go_together_evenly(locations: int) -> None:
+    """A network of more layers than locations: each in one block, none twice, the sizes at most one apart."""
+    blocks = build_blocks(BackboneSpec(name="test_vit", locations=locations, size=(64, 64)))
+    depth = len(timm.create_model("test_vit").blocks)
+    counts = [sum(type(layer).__name__ == "Block" for layer in block) for block in blocks]
+    assert sum(counts) == depth
+    assert max(counts) - min(counts) <= 1
+
+
+def test_feature_maps_of_tokens_keep_their_places() -> None:
+    """A ViT's token of row y, column x must land at [..., y, x], whatever tokens come before."""
+    blocks = build_blocks(spec("test_vit"))
+    _, height, width = feature_shapes(blocks, (64, 64))[0]
+    tokens = torch.arange(height * width).float()[None, :, None]
+    prefix = torch.full((1, 1, 1), -1.0)
+    found = blocks[0].as_map(torch.cat([prefix, tokens], 1))
+    assert torch.equal(found[0, 0].flatten(), tokens.flatten())
+
+
+@pytest.mark.parametrize(
+    ("name", "close"), [("resnet_18", "resnet18"), ("vit_tiny_patch16_225", "vit_tiny_patch16_224")]
+)
+def test_an_unknown_name_gets_the_near_ones(name: str, close: str) -> None:
+    with pytest.raises(ValueError, match=rf"backbone\.name '{name}'.*Close: .*{close}"):
+        build_blocks(spec(name))
+
+
+def test_a_family_that_cannot_be_cut() -> None:
+    with pytest.raises(
+        ValueError, match=r"backbone\.name inception_v3: InceptionV3 can't be cut; families known: ResNet"
+    ):
+        build_blocks(spec("inception_v3"))
+
+
+def test_more_locations_than_stages() -> None:
+    with pytest.raises(ValueError, match=r"backbone\.locations 5: test_resnet has 4 stages"):
+        build_blocks(spec("test_resnet", locations=5))

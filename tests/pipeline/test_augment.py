@@ -1,0 +1,168 @@
+"""Whatever window is looked through, an image and all its labels stay one thing."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.spec import Column
+from pipeline.augment import Windows, augment, draw_windows
+from pipeline.config import Augment
+
+SIZE = (40, 48)
+COLUMNS = {
+    "kind": Column(layout="class", classes=("a",)),
+    "flags": Column(layout="flags", classes=("a",)),
+    "mask": Column(layout="mask", classes=("none", "marker")),
+    "field": Column(layout="field"),
+    "ids": Column(layout="instances"),
+    "points": Column(layout="points", classes=("centre",)),
+    "boxes": Column(layout="boxes", classes=("marker",)),
+}
+
+
+def draw(settings: Augment, count: int = 64, seed: int = 0) -> Windows:
+    return draw_windows(count, SIZE, settings, torch.Generator().manual_seed(seed))
+
+
+def window(top: float, left: float, scale: float, flip: bool) -> Windows:
+    return Windows(
+        top_B=torch.tensor([top]),
+        left_B=torch.tensor([left]),
+        scale_B=torch.tensor([scale]),
+        flip_B=torch.tensor([flip]),
+    )
+
+
+def scene(count: int = 64, side: int = 10, seed: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
+    """Images black but for one white square, with labels of every layout that all describe that square."""
+    generator = torch.Generator().manual_seed(seed)
+    y, x = (torch.randint(0, extent - side, (count,), generator=generator) for extent in SIZE)
+    mask = torch.zeros(count, *SIZE, dtype=torch.uint8)
+    for image, (top, left) in enumerate(zip(y.tolist(), x.tolist(), strict=True)):
+        mask[image, top : top + side, left : left + side] = 1
+    zero = torch.zeros(count)
+    points = torch.stack([x + side / 2, y + side / 2, zero], -1)[:, None]
+    padding = torch.tensor([0.0, 0.0, -1.0]).expand(count, 1, 3)
+    labels = {
+        "kind": torch.arange(count),
+        "flags": torch.ones(count, 1, dtype=torch.int8),
+        "mask": mask,
+        "field": mask * 2.5,
+        "ids": mask * 7,
+        "points": torch.cat([points, padding], 1),
+        "boxes": torch.stack([x, y, x + side, y + side, zero], -1)[:, None],
+    }
+    return (mask * 255)[:, None].expand(-1, 3, -1, -1).contiguous(), labels
+
+
+def test_nothing_to_do_leaves_all_as_it_is() -> None:
+    images, labels = scene()
+    moved, kept = augment(images, labels, COLUMNS, draw(Augment(flip=0.0, crop=1.0)))
+    assert torch.equal(moved, images)
+    for name, raw in labels.items():
+        assert kept[name].dtype == raw.dtype
+        assert torch.equal(kept[name], raw), name
+
+
+def test_flipped_twice_is_as_before() -> None:
+    images, labels = scene()
+    windows = draw(Augment(flip=0.5, crop=1.0))
+    assert 0.3 < windows.flip_B.float().mean() < 0.7
+    once = augment(images, labels, COLUMNS, windows)
+    assert torch.equal(once[0][windows.flip_B], images[windows.flip_B].flip(-1))
+    assert torch.equal(once[0][~windows.flip_B], images[~windows.flip_B])
+    twice, kept = augment(*once, COLUMNS, windows)
+    assert torch.equal(twice, images)
+    for name, raw in labels.items():
+        assert torch.equal(kept[name], raw), name
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.7, 0.4])
+def test_image_and_labels_move_together(crop: float) -> None:
+    images, labels = scene()
+    moved, kept = augment(images, labels, COLUMNS, draw(Augment(flip=0.5, crop=crop)))
+    bright, mask = moved[:, 0] > 127, kept["mask"]
+    assert (bright != mask).float().mean() < 0.02
+    assert torch.equal(kept["field"], mask * 2.5)
+    assert torch.equal(kept["ids"], mask * 7)
+    assert torch.equal(kept["kind"], labels["kind"])
+    assert torch.equal(kept["flags"], labels["flags"])
+    seen = 0
+    for image in range(len(images)):
+        rows, columns = torch.nonzero(mask[image], as_tuple=True)
+        alive = kept["boxes"][image, 0, 4] == 0
+        if len(rows) < 20:
+            continue
+        assert alive
+        seen += 1
+        found = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        assert (kept["boxes"][image, 0, :4] - found).abs().max() <= 1.0, "half a source pixel, stretched"
+        x, y, kind = kept["points"][image, 0].tolist()
+        inside = 0 <= x < SIZE[1] and 0 <= y < SIZE[0]
+        assert (kind == 0) == inside
+        if inside:
+            assert mask[image, int(y), int(x)] == 1
+    assert seen > 20
+    assert (kept["points"][:, 1, 2] == -1).all(), "padding stays padding"
+
+
+def test_a_marked_pixel_lands_where_the_window_says() -> None:
+    """Half-size window at (10, 12): source pixel (13, 20) covers output rows 6-7 and columns 16-17."""
+    images, mask = torch.zeros(1, 3, *SIZE, dtype=torch.uint8), torch.zeros(1, *SIZE, dtype=torch.uint8)
+    mask[0, 13, 20] = 1
+    images[0, :, 13, 20] = 255
+    points = torch.tensor([[[20.5, 13.5, 0.0]]])
+    labels = {"mask": mask, "points": points}
+    for flip, columns, x in ((False, {16, 17}, 17.0), (True, {30, 31}, 31.0)):
+        moved, kept = augment(images, labels, COLUMNS, window(10.0, 12.0, 0.5, flip))
+        where = torch.nonzero(kept["mask"][0])
+        assert set(where[:, 0].tolist()) == {6, 7}
+        assert set(where[:, 1].tolist()) == columns
+        assert kept["points"][0, 0].tolist() == [x, 7.0, 0.0]
+        peak = torch.nonzero(moved[0, 0] == moved[0, 0].max())
+        assert set(peak[:, 0].tolist()) <= {6, 7}
+        assert set(peak[:, 1].tolist()) <= columns
+
+
+def test_what_the_window_leaves_out_is_gone() -> None:
+    points = torch.tensor([[[5.0, 5.0, 0.0], [30.0, 30.0, 0.0], [0.0, 0.0, -1.0]]])
+    boxes = torch.tensor([[[0.0, 0.0, 9.0, 9.0, 0.0], [5.0, 5.0, 20.0, 20.0, 0.0], [0.0, 0.0, 0.0, 0.0, -1.0]]])
+    images, mask = torch.zeros(1, 3, *SIZE, dtype=torch.uint8), torch.zeros(1, *SIZE, dtype=torch.uint8)
+    labels = {"points": points, "boxes": boxes, "mask": mask}
+    _, kept = augment(images, labels, COLUMNS, window(10.0, 10.0, 0.75, False))
+    assert kept["points"][0, :, 2].tolist() == [-1.0, 0.0, -1.0]
+    assert kept["boxes"][0, :, 4].tolist() == [-1.0, 0.0, -1.0]
+    torch.testing.assert_close(kept["boxes"][0, 1, :4], torch.tensor([0.0, 0.0, 10 / 0.75, 10 / 0.75]))
+
+
+def test_unlabelled_stays_unlabelled() -> None:
+    images, _ = scene()
+    labels = {
+        "mask": torch.full((64, *SIZE), 255, dtype=torch.uint8),
+        "field": torch.zeros(64, *SIZE),
+        "points": torch.full((64, 2, 3), -2.0),
+        "boxes": torch.full((64, 2, 5), -2.0),
+    }
+    _, kept = augment(images, labels, COLUMNS, draw(Augment(flip=0.5, crop=0.3)))
+    assert (kept["mask"] == 255).all()
+    assert (kept["field"] == 0).all()
+    assert (kept["points"][..., 2] == -2).all()
+    assert (kept["boxes"][..., 4] == -2).all()
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.5])
+def test_windows_lie_inside_the_image(crop: float) -> None:
+    windows = draw(Augment(flip=0.0, crop=crop), count=500)
+    assert not windows.flip_B.any()
+    assert (windows.scale_B >= crop).all()
+    for start, extent in ((windows.top_B, SIZE[0]), (windows.left_B, SIZE[1])):
+        assert (start >= 0).all()
+        assert (start + windows.scale_B * extent <= extent + 1e-4).all()
+
+
+def test_points_on_the_edge_survive_a_mirror() -> None:
+    """x = 0, the image's left edge, is a place where annotators put points; its mirror image is x = W."""
+    points = torch.tensor([[[0.0, 3.0, 0.0]]])
+    images = torch.zeros(1, 3, *SIZE, dtype=torch.uint8)
+    once = augment(images, {"points": points}, COLUMNS, window(0.0, 0.0, 1.0, True))[1]
+    assert torch.equal(augment(images, once, COLUMNS, window(0.0, 0.0, 1.0, True))[1]["points"], points)

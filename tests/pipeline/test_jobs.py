@@ -1,0 +1,169 @@
+"""A job's key names its result: it follows all that can change it, and nothing else. Storage holds whole files only."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.branch_tree import BranchTree
+from models.spec import Column
+from pipeline import jobs
+from pipeline.artifacts import DatasetManifest
+from pipeline.jobs import TrainJob, model_spec, sources_digest, task_specs, train_job
+from pipeline.storage import JobFolder
+from tests.pipeline.cases import make_job, settings
+
+MANIFEST = DatasetManifest(
+    name="tiny",
+    counts={"train": 40, "val": 10, "test": 10},
+    size=(32, 32),
+    columns={
+        "scene": Column(layout="class", classes=("in", "out")),
+        "depth": Column(layout="field", scale=0.001, unit="m"),
+        "segmentation": Column(layout="mask", classes=("floor", "wall")),
+    },
+    mean=(0.4, 0.5, 0.6),
+    std=(0.2, 0.2, 0.2),
+    fingerprint="f00d",
+    licence="none",
+)
+JOB = make_job({"tiny": MANIFEST})
+
+
+def test_the_same_job_twice_is_one_job() -> None:
+    assert make_job({"tiny": MANIFEST}).key == JOB.key
+    assert len(JOB.key) == 16
+
+
+def test_the_name_does_not_count() -> None:
+    assert replace(JOB, name="another").key == JOB.key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda job: replace(job, seed=1),
+        lambda job: replace(job, datasets=(("tiny", "beef", 1.0),)),
+        lambda job: replace(job, datasets=(("tiny", "f00d", 2.0),)),
+        lambda job: replace(job, train=job.train.model_copy(update={"lr": 0.02})),
+        lambda job: replace(job, train=job.train.model_copy(update={"clip": 0.5})),
+        lambda job: replace(job, model=replace(job.model, groups=BranchTree.split(2, 4).groups)),
+        lambda job: replace(job, model=replace(job.model, mean=(0.1, 0.5, 0.6))),
+        lambda job: replace(job, model=replace(job.model, tasks=tuple(reversed(job.model.tasks)))),
+        lambda job: replace(job, reference=(("depth", 0.1), ("scene", 0.5))),
+    ],
+)
+def test_all_that_can_change_a_result_counts(change: Callable[[TrainJob], TrainJob]) -> None:
+    assert change(JOB).key != JOB.key
+
+
+def test_the_programs_own_text_counts(tmp_path: Path) -> None:
+    assert sources_digest() == sources_digest()
+    for name in ("models/heads.py", "pipeline/loop.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n")
+    before = sources_digest(tmp_path)
+    (tmp_path / "models/heads.py").write_text("x = 2\n")
+    sources_digest.cache_clear()
+    assert sources_digest(tmp_path) != before
+
+
+def test_a_single_task_job_is_independent_of_other_tasks() -> None:
+    """Adding a task to params.yaml must train that task alone."""
+    keys = []
+    for names in (("scene", "depth"), ("segmentation", "scene")):
+        config = settings(tasks=names)
+        task = next(task for task in task_specs(config, {"tiny": MANIFEST}) if task.name == "scene")
+        spec = model_spec(config, {"tiny": MANIFEST}, [task], ((0,),) * 4)
+        keys.append(train_job(config, {"tiny": MANIFEST}, spec, name="scene", seed=0).key)
+    assert keys[0] == keys[1]
+
+
+def test_several_tasks_need_a_reference_each() -> None:
+    with pytest.raises(ValueError, match="single-task reference"):
+        replace(JOB, reference=(("scene", 0.5),))
+
+
+def test_a_missing_column_is_named_with_the_nearest() -> None:
+    raw = settings(tasks=("scene", "depth")).model_dump()
+    raw["tasks"]["scene"]["column"] = "scenes"
+    raw["tasks"]["depth"]["column"] = "zzz"
+    with pytest.raises(ValueError) as caught:
+        task_specs(jobs.Config.model_validate(raw), {"tiny": MANIFEST})
+    first, second = str(caught.value).splitlines()
+    assert "tasks.scene.column" in first
+    assert "no column 'scenes'" in first
+    assert "Did you mean scene?" in first
+    assert "tasks.depth.column" in second
+    assert "Use one of scene, depth, segmentation" in second
+
+
+def test_data_sets_of_one_network_share_a_size() -> None:
+    raw = settings(tasks=("scene", "depth")).model_dump()
+    raw["datasets"]["large"] = raw["datasets"]["tiny"] | {"size": (64, 64)}
+    raw["tasks"]["depth"]["dataset"] = "large"
+    config = jobs.Config.model_validate(raw)
+    manifests = {"tiny": MANIFEST, "large": replace(MANIFEST, name="large", size=(64, 64))}
+    with pytest.raises(ValueError, match="must share a size"):
+        model_spec(config, manifests, task_specs(config, manifests), BranchTree.shared(2, 4).groups)
+
+
+def test_normalisation_is_the_mean_over_data_sets() -> None:
+    raw = settings(tasks=("scene", "depth")).model_dump()
+    raw["datasets"]["other"] = raw["datasets"]["tiny"]
+    raw["tasks"]["depth"]["dataset"] = "other"
+    config = jobs.Config.model_validate(raw)
+    manifests = {"tiny": MANIFEST, "other": replace(MANIFEST, name="other", mean=(0.6, 0.5, 0.4))}
+    spec = model_spec(config, manifests, task_specs(config, manifests), BranchTree.shared(2, 4).groups)
+    assert spec.mean == pytest.approx((0.5, 0.5, 0.5))
+    job = train_job(config, manifests, spec, name="both", seed=0, reference={"scene": 1.0, "depth": 1.0})
+    assert [name for name, _, _ in job.datasets] == ["tiny", "other"]
+
+
+def test_storage_gives_back_what_was_written(tmp_path: Path) -> None:
+    folder = JobFolder(str(tmp_path), "abc")
+    assert folder.read("result.json") is None
+    assert folder.read_result() is None
+    assert folder.read_history() == []
+    folder.write_result({"score": 1.5})
+    folder.write_result({"score": 2.5})
+    folder.write_history([{"epoch": 1}, {"epoch": 2}])
+    assert folder.read_result() == {"score": 2.5}
+    assert folder.read_history() == [{"epoch": 1}, {"epoch": 2}]
+    assert sorted(path.name for path in Path(folder.path).iterdir()) == ["history.jsonl", "result.json"]
+
+
+def test_a_half_written_file_is_never_read(tmp_path: Path) -> None:
+    """A killed writer leaves a `.part` beside the old file, or alone."""
+    folder = JobFolder(str(tmp_path), "abc")
+    folder.write("bundle/spec.json", b"whole")
+    (Path(folder.path) / "bundle" / "weights.safetensors.17.part").write_bytes(b"ha")
+    (Path(folder.path) / "result.json.17.part").write_bytes(b"{")
+    assert folder.read_result() is None
+    folder.download("bundle", tmp_path / "copy")
+    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["spec.json"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    folder, full = JobFolder(str(tmp_path), "abc"), JobFolder(str(tmp_path), "abc")
+    folder.write("checkpoint.pt", b"old")
+    system, path = folder._place
+    full.__dict__["_place"] = _Full(system), path
+    with pytest.raises(OSError, match="No space"):
+        full.write("checkpoint.pt", b"new")
+    assert folder.read("checkpoint.pt") == b"old"
+
+
+class _Full:
+    """A file system on a disk that is full."""
+
+    def __init__(self, inner: object) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    def open_output_stream(self, path: str) -> object:
+        Path(path).write_bytes(b"n")
+        raise OSError("No space left on device")

@@ -1,0 +1,209 @@
+"""What was stored is read back; batches are the same whatever the ranks, the loader's workers and interruptions."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from models.spec import IGNORE
+from pipeline import loading
+from pipeline.config import Augment
+from pipeline.loading import Batch, Feed, Split, in_order
+from pipeline.preparing import ARROW, _encode, _jpeg, _write
+from tests.pipeline.cases import DECODING
+from tests.pipeline.number_source import COLUMNS, SIZE, labels_of
+
+pytestmark = pytest.mark.filterwarnings(DECODING)
+
+STILL = Augment(flip=0.0, crop=1.0)
+LIVELY = Augment(flip=0.5, crop=0.5)
+
+
+def store(folder: Path, count: int, first: int = 0, name: str = "numbers") -> Split:
+    """Rows first..first+count-1 in two shards; image i is all grey of level i."""
+    paths = []
+    for part, indices in enumerate(np.array_split(np.arange(first, first + count), 2)):
+        records = [
+            {"id": str(i), "image": _jpeg(np.full((*SIZE, 3), i % 256, dtype=np.uint8), 95)}
+            | {key: _encode(key, column, labels_of(int(i))[key]) for key, column in COLUMNS.items()}
+            for i in indices
+        ]
+        fields = [("id", pa.string()), ("image", pa.binary()), *((k, ARROW[c.layout]) for k, c in COLUMNS.items())]
+        paths.append(folder / f"{name}-{part}.arrow")
+        _write(paths[-1], pa.Table.from_pylist(records, schema=pa.schema(fields)))
+    return Split(dataset=name, paths=paths, size=SIZE, columns=COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    return store(tmp_path_factory.mktemp("numbers"), 30)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    return store(tmp_path_factory.mktemp("others"), 17, first=100, name="others")
+
+
+def feed(*splits: Split, **changes: Any) -> Feed:
+    fields = {"splits": splits, "weights": [1.0] * len(splits), "batch": 6, "augment": LIVELY, "seed": 3}
+    return Feed(**{**fields, **changes})
+
+
+def assert_same(left: Batch, right: Batch) -> None:
+    assert left.dataset == right.dataset
+    assert torch.equal(left.images, right.images)
+    assert left.labels.keys() == right.labels.keys()
+    for name, raw in left.labels.items():
+        assert raw.dtype == right.labels[name].dtype
+        assert torch.equal(raw, right.labels[name]), name
+
+
+def levels(batch: Batch) -> list[int]:
+    return batch.images.float().mean((1, 2, 3)).round().int().tolist()
+
+
+def test_every_layout_is_read_back(split: Split) -> None:
+    """The stored value where there is one, the layout's own sign of "unlabelled" where there is none."""
+    batch = split.read(range(30))
+    seen = Counter[str]()
+    for i in range(30):
+        expected = labels_of(i)
+        got = {name: raw[i].numpy() for name, raw in batch.labels.items()}
+        seen.update(name for name, value in expected.items() if value is None)
+        for name, value in expected.items():
+            _CHECKS[name](got[name], value)
+    assert set(seen) == set(COLUMNS), "each column must have been null somewhere"
+    types = {name: raw.dtype for name, raw in batch.labels.items()}
+    assert types["kind"] == torch.int64
+    assert types["flags"] == torch.int8
+    assert types["mask"] == types["ids"] == batch.images.dtype == torch.uint8
+    assert types["field"] == types["points"] == types["boxes"] == torch.float32
+
+
+def _map(got: np.ndarray, value: np.ndarray | None) -> None:
+    np.testing.assert_array_equal(got, np.full(SIZE, IGNORE) if value is None else value)
+
+
+def _field(got: np.ndarray, value: np.ndarray | None) -> None:
+    if value is None:
+        assert (got == 0).all()
+    else:
+        np.testing.assert_allclose(got, value, atol=0.5 * COLUMNS["field"].scale * 1.001)
+
+
+def _listed(got: np.ndarray, value: np.ndarray | None) -> None:
+    if value is None:
+        assert (got[:, -1] == -2).all()
+        return
+    np.testing.assert_array_equal(got[: len(value)], value)
+    assert (got[len(value) :, -1] == -1).all()
+
+
+_CHECKS = {
+    "kind": lambda got, value: np.testing.assert_equal(got, -1 if value is None else value),
+    "flags": lambda got, value: np.testing.assert_array_equal(got, [-1] * 3 if value is None else value),
+    "mask": _map,
+    "ids": _map,
+    "field": _field,
+    "points": _listed,
+    "boxes": _listed,
+}
+
+
+def test_images_are_read_back(split: Split) -> None:
+    images = split.read(range(30)).images
+    assert images.shape == (30, 3, *SIZE)
+    assert (images.int() - torch.arange(30).view(-1, 1, 1, 1)).abs().max() <= 1
+
+
+@pytest.mark.parametrize("rows", [[0], [29, 0, 5, 5], list(range(14, 17)), list(range(30))])
+def test_a_split_too_large_for_memory_gives_the_same(split: Split, rows: list[int]) -> None:
+    streamed = Split(dataset=split.dataset, paths=split.paths, size=SIZE, columns=COLUMNS, cache_bytes=0)
+    assert_same(streamed.read(rows), split.read(rows))
+    assert streamed._cache is None
+
+
+@pytest.mark.parametrize("world", [2, 3, 6])
+def test_ranks_share_out_the_global_batch(split: Split, other: Split, world: int) -> None:
+    whole = feed(split, other)
+    parts = [feed(split, other, rank=rank, world=world) for rank in range(world)]
+    for step in range(12):
+        expected, got = whole[step], [part[step] for part in parts]
+        for rank, batch in enumerate(got):
+            mine = slice(rank, None, world)
+            labels = {name: raw[mine] for name, raw in expected.labels.items()}
+            assert_same(batch, Batch(dataset=expected.dataset, images=expected.images[mine], labels=labels))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_gives_the_steps_in_order_from_anywhere(split: Split, other: Split, workers: int) -> None:
+    made = feed(split, other)
+    for first, last in ((0, 5), (3, 9)):
+        batches = list(made.loader(first, last, workers=workers, pin=False))
+        assert len(batches) == last - first
+        for step, batch in zip(range(first, last), batches, strict=True):
+            assert_same(batch, feed(split, other)[step])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_walk_visits_a_row_at_most_once(split: Split, other: Split, count: int) -> None:
+    splits = (split, other)[:count]
+    made = feed(*splits, augment=STILL)
+    visits: dict[str, list[int]] = {item.dataset: [] for item in splits}
+    for step in range(3 * made.steps_per_epoch):
+        batch = made[step]
+        visits[batch.dataset] += levels(batch)
+    for item in splits:
+        walk = len(item) // 6 * 6
+        walks = [visits[item.dataset][start : start + walk] for start in range(0, len(visits[item.dataset]), walk)]
+        assert len(walks) > 1
+        assert all(len(set(rows)) == len(rows) for rows in walks)
+        assert walks[0] != walks[1], "each walk has its own order"
+
+
+def test_an_epoch_is_as_many_batches_as_the_sets_hold(split: Split, other: Split) -> None:
+    assert feed(split, other).steps_per_epoch == 30 // 6 + 17 // 6
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (3.0, 1.0), (0.02, 0.18)])
+def test_sets_are_drawn_by_weight(split: Split, other: Split, weights: Sequence[float]) -> None:
+    made = feed(split, other, weights=weights)
+    steps = 2 * loading.BLOCK
+    share = sum(made._draw(step)[0] == 0 for step in range(steps)) / steps
+    assert share == pytest.approx(weights[0] / sum(weights), abs=0.02)
+
+
+def test_draws_count_the_turns_of_each_set_across_blocks(split: Split, other: Split) -> None:
+    made, turns = feed(split, other), [0, 0]
+    for step in range(loading.BLOCK + 50):
+        which, turn = made._draw(step)
+        assert turn == turns[which]
+        turns[which] += 1
+
+
+def test_seeds_differ(split: Split) -> None:
+    assert any(levels(feed(split, seed=0)[step]) != levels(feed(split, seed=1)[step]) for step in range(3))
+
+
+def test_fewer_images_than_a_batch(split: Split) -> None:
+    with pytest.raises(ValueError, match=r"numbers: 30 training images are fewer than train\.batch 31"):
+        feed(split, batch=31)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_evaluation_sees_every_row_once(split: Split, world: int) -> None:
+    seen = [level for rank in range(world) for part in in_order(split, 7, rank, world) for level in levels(part)]
+    assert Counter(seen) == Counter(range(30))
+
+
+def test_generators_of_neighbouring_places_are_unrelated() -> None:
+    """No two of many places share a stream, and their first numbers are spread evenly."""
+    places = [(seed, kind, step) for seed in range(8) for kind in range(3) for step in range(40)]
+    first = torch.stack([torch.rand(2, generator=loading._generator(*words)) for words in places])
+    assert len({tuple(pair) for pair in first.tolist()}) == len(places)
+    assert first.mean(0) == pytest.approx([0.5, 0.5], abs=0.04)

@@ -1,0 +1,336 @@
+"""The training loop: what it computes, and that it is the same computation wherever it was stopped."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from models import bundle
+from models.branch_tree import BranchTree
+from models.sharing import SharedModel
+from pipeline import loop
+from pipeline.artifacts import read_manifests, shards, write_manifests
+from pipeline.config import Train
+from pipeline.evaluate import network_metrics, trivial_metrics
+from pipeline.jobs import TrainJob
+from pipeline.loop import Diverged, EpochRecord, build, conclude, splits_of, train
+from pipeline.optimise import SCHEDULES, build_optimiser, learning_rate
+from tests.pipeline.cases import DECODING, QUIET, make_job, prepare, same, settings, site
+from tests.pipeline.number_source import Numbers, labels_of, rows
+
+pytestmark = pytest.mark.filterwarnings(DECODING)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def job(prepared: Path, *arguments: Any, **changes: Any) -> TrainJob:
+    return make_job(read_manifests(prepared), *arguments, **changes)
+
+
+def weights(job: TrainJob, storage: Path) -> dict[str, Tensor]:
+    state = loop.JobFolder(str(storage), job.key).read_state("checkpoint.pt")
+    assert state is not None
+    return state["network"]
+
+
+def timeless(records: list[EpochRecord]) -> list[EpochRecord]:
+    return [replace(record, seconds=0.0) for record in records]
+
+
+def first_weights(job: TrainJob) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in build(job).state_dict().items()}
+
+
+LIVELY = {"epochs": 3, "ema": 0.9, "clip": 1.0, "optimiser": "adamw", "augment": {"flip": 0.5, "crop": 0.7}}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, list, dict]:
+    torch.set_num_threads(1)
+    storage, mine = tmp_path_factory.mktemp("whole"), job(prepared, **LIVELY)
+    records = list(train(mine, site(prepared, storage)))
+    return mine, records, loop.JobFolder(str(storage), mine.key).read_state("checkpoint.pt") or {}
+
+
+def assert_same_end(mine: TrainJob, storage: Path, records: list[EpochRecord], expected: tuple) -> None:
+    _, whole, state = expected
+    found = loop.JobFolder(str(storage), mine.key).read_state("checkpoint.pt") or {}
+    assert same(found["network"], state["network"])
+    assert same(found["average"], state["average"])
+    assert timeless(records) == timeless(whole)
+
+
+def test_stopped_between_epochs(prepared: Path, tmp_path: Path, uninterrupted: tuple) -> None:
+    mine, where = uninterrupted[0], site(prepared, tmp_path)
+    for epoch in (1, 2):
+        generator = train(mine, where)
+        for _ in range(epoch):
+            next(generator)
+        generator.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert_same_end(mine, tmp_path, list(train(mine, where)), uninterrupted)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stopped_inside_an_epoch(
+    prepared: Path, tmp_path: Path, uninterrupted: tuple, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    mine, where = uninterrupted[0], site(prepared, tmp_path, loader_workers=workers)
+    steps, taken = 0, loop._step
+
+    def failing(*arguments: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps in (3, 8):
+            raise RuntimeError("the machine is gone")
+        taken(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", failing)
+        patch.setattr(loop, "CHECK_EVERY", 1)
+        patch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="gone"):
+                list(train(mine, where))
+        assert 0 < (where.folder(mine).read_state("checkpoint.pt") or {})["step"] % 4, "inside an epoch"
+    assert_same_end(mine, tmp_path, list(train(mine, where)), uninterrupted)
+
+
+def test_a_finished_job_is_not_trained_again(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, where = job(prepared), site(prepared, tmp_path)
+    records = list(train(mine, where))
+    monkeypatch.setattr(loop, "_step", None)
+    assert list(train(mine, where)) == records
+    assert [record.epoch for record in records] == [1, 2]
+    assert records[-1].step == 2 * loop._feed(mine, where).steps_per_epoch
+
+
+def test_the_seed_is_all_the_luck_there_is(prepared: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    one, other = job(prepared, **QUIET), job(prepared, seed=1, **QUIET)
+    list(train(one, site(prepared, tmp_path / "a")))
+    torch.manual_seed(2)
+    list(train(one, site(prepared, tmp_path / "b")))
+    list(train(other, site(prepared, tmp_path / "b")))
+    assert same(weights(one, tmp_path / "a"), weights(one, tmp_path / "b"))
+    assert not same(weights(one, tmp_path / "a"), weights(other, tmp_path / "b"))
+
+
+@pytest.mark.parametrize("tasks", [("scene", "depth"), ("keypoints", "segmentation", "depth")])
+def test_the_split_tree_is_the_single_task_networks(prepared: Path, tmp_path: Path, tasks: tuple[str, ...]) -> None:
+    """With no clipping, which takes one norm over all weights, nothing couples tasks that share no block."""
+    tree = BranchTree.split(len(tasks), 4)
+    together = job(prepared, tasks, tree.groups, **QUIET)
+    list(train(together, site(prepared, tmp_path)))
+    network = build(together)
+    network.load_state_dict(weights(together, tmp_path))
+    start = build(together)
+    for name in tasks:
+        alone = job(prepared, (name,), **QUIET)
+        assert same(start.only(name).state_dict(), build(alone).state_dict()), "the first weights agree"
+        list(train(alone, site(prepared, tmp_path)))
+        cut, expected = network.only(name).state_dict(), weights(alone, tmp_path)
+        for key, value in expected.items():
+            torch.testing.assert_close(cut[key], value, rtol=1e-5, atol=1e-6, msg=lambda text, k=key: f"{k}: {text}")
+        assert not same(expected, first_weights(alone)), "it did learn"
+
+
+def test_the_objective_is_the_weighted_sum_of_means(prepared: Path, tmp_path: Path) -> None:
+    """One SGD step, against gradients taken by hand."""
+    where, lr = site(prepared, tmp_path), 0.05
+    quiet = QUIET | {"schedule": "constant", "augment": {"flip": 0.0}, "batch": 38, "momentum": 0.0}
+    mine = job(prepared, weights=(0.3, 2.0), **quiet)
+    assert loop._feed(mine, where).steps_per_epoch == 1
+    list(train(mine, where))
+    network, batch = build(mine).train(), loop._feed(mine, where)[0]
+    outputs, objective = network(batch.images), torch.zeros(())
+    for name, weight in (("scene", 0.3), ("depth", 2.0)):
+        total, count = network.tasks[name].loss(outputs[name], network.tasks[name].target(batch.labels[name]))
+        objective = objective + weight * total / count
+    objective.backward()
+    after = weights(mine, tmp_path)
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        torch.testing.assert_close(after[name], parameter.detach() - lr * parameter.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_clip_bounds_the_step(prepared: Path, tmp_path: Path) -> None:
+    quiet = QUIET | {"schedule": "constant", "batch": 38, "momentum": 0.0, "lr": 1.0, "clip": 1e-3}
+    mine = job(prepared, **quiet)
+    list(train(mine, site(prepared, tmp_path)))
+    after = weights(mine, tmp_path)
+    moved = (
+        torch.stack([(after[n] - p.detach()).square().sum() for n, p in build(mine).named_parameters()]).sum().sqrt()
+    )
+    assert float(moved) == pytest.approx(1e-3, rel=1e-2)
+
+
+def unlabelled(folder: Path) -> Path:
+    """Rows of `Numbers` of which none has a depth or a kind."""
+    listed = [row for row in rows(200) if labels_of(int(row.id))["field"] is None]
+    prepare(folder, Numbers(listed), settings({"images": None, "val": 0.3, "test": 0.3}))
+    manifest = read_manifests(folder)["tiny"]
+    names = {"depth": manifest.columns["field"]}
+    for path in (path for split in ("train", "val", "test") for path in shards("tiny", split, folder)):
+        _rename(path, "field", "depth")
+    write_manifests(folder, [replace(manifest, columns=names)])
+    return folder
+
+
+def _rename(path: Path, old: str, new: str) -> None:
+    import pyarrow as pa
+
+    from pipeline.preparing import _write
+
+    with pa.OSFile(str(path)) as file:
+        table = pa.ipc.open_file(file).read_all()
+    _write(path, table.rename_columns([new if name == old else name for name in table.column_names]))
+
+
+def test_nothing_labelled_teaches_nothing(tmp_path: Path) -> None:
+    prepared = unlabelled(tmp_path / "data")
+    mine = job(prepared, ("depth",), **QUIET | {"batch": 4})
+    (record,) = train(mine, site(prepared, tmp_path))
+    before, after = build(mine), weights(mine, tmp_path)
+    for name, parameter in before.named_parameters():
+        assert torch.equal(after[name], parameter), name
+    assert record.losses == {"depth": 0.0}
+    assert math.isnan(record.val["depth"]), "no label, no score"
+
+
+@pytest.mark.parametrize("lr", [1e30, 3e38])
+def test_divergence_names_the_task(prepared: Path, tmp_path: Path, lr: float) -> None:
+    mine = job(prepared, ("scene", "depth"), **QUIET | {"lr": lr, "epochs": 2})
+    with pytest.raises(Diverged, match=r"scene-depth: the loss of .*depth.* is not finite at step .*lower train.lr"):
+        list(train(mine, site(prepared, tmp_path)))
+    assert loop.JobFolder(str(tmp_path), mine.key).read_result() is None
+
+
+def test_ema_is_the_decayed_mean_of_the_weights(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+    taken = loop._step
+
+    def watched(*arguments: Any) -> None:
+        taken(*arguments)
+        seen.append({name: value.clone() for name, value in arguments[2].network.state_dict().items()})
+
+    monkeypatch.setattr(loop, "_step", watched)
+    mine = job(prepared, **QUIET | {"ema": 0.8})
+    list(train(mine, site(prepared, tmp_path)))
+    expected = seen[0]
+    for state in seen[1:]:
+        expected = {name: 0.8 * value + 0.2 * state[name] for name, value in expected.items()}
+    best = loop.JobFolder(str(tmp_path), mine.key).read_state("best.pt") or {}
+    for name, value in best.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+    assert not same(best, weights(mine, tmp_path))
+
+
+def test_conclude_writes_what_was_kept(prepared: Path, tmp_path: Path) -> None:
+    mine, where = job(prepared, epochs=3), site(prepared, tmp_path)
+    records = list(train(mine, where))
+    result = conclude(mine, where)
+    kept = max(records, key=lambda record: record.score)
+    assert (result["epoch"], result["val"]) == (kept.epoch, dict(kept.val))
+    assert where.folder(mine).read_result() == result
+    predictor = bundle.load(Path(where.folder(mine).path) / "bundle")
+    network = build(mine)
+    network.load_state_dict(where.folder(mine).read_state("best.pt") or {})
+    (test,) = splits_of(mine, prepared, "test")
+    batch, predict = test.read(range(len(test))), network.eval()
+    with torch.no_grad():
+        expected = {name: network.tasks[name].predict(out) for name, out in predict(batch.images).items()}
+    assert same(predictor(batch.images), expected)
+    for name, value in result["test"].items():
+        metric = network.tasks[name].metric()
+        metric.update(expected[name], network.tasks[name].target(batch.labels[name]))
+        assert value == pytest.approx(float(metric.compute()), rel=1e-5)
+    assert result["params"] == sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("select", ["best", "last"])
+def test_which_epoch_is_kept(prepared: Path, select: str) -> None:
+    mine = job(prepared, select=select)
+    scores = [math.nan, 0.2, 0.5, 0.5, math.nan, 0.1]
+    fields: dict[str, Any] = {"step": 0, "losses": {}, "val": {}, "lr": 0.0, "seconds": 0.0}
+    history = [EpochRecord(epoch=i + 1, score=score, **fields) for i, score in enumerate(scores)]
+    assert loop._best(history, mine).epoch == {"best": 3, "last": 6}[select]
+    assert loop._best(history[:1], mine).epoch == 1
+
+
+def test_metrics_do_not_depend_on_the_batch(prepared: Path) -> None:
+    mine = job(prepared)
+    network, device = build(mine), torch.device("cpu")
+    found = [
+        network_metrics(network, network.tasks, splits_of(mine, prepared, "val"), batch=batch, device=device)
+        for batch in (1, 5, 100)
+    ]
+    assert network.training, "the network is left in the mode it was in"
+    for values in found[1:]:
+        assert values == pytest.approx(found[0], rel=1e-5)
+
+
+def test_trivial_metrics_are_those_of_a_constant(prepared: Path) -> None:
+    mine = job(prepared)
+    network: SharedModel = build(mine)
+    train_split, test = (splits_of(mine, prepared, name) for name in ("train", "test"))
+    values = trivial_metrics(network.tasks, train_split, test)
+    seen = train_split[0].read(range(len(train_split[0]))).labels["scene"]
+    held = test[0].read(range(len(test[0]))).labels["scene"]
+    most = seen.bincount().argmax()
+    assert values["scene"] == pytest.approx(float((held == most).float().mean()))
+
+
+SCHEDULE = {"epochs": 10, "lr": 2.0, "warmup_epochs": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "values"),
+    [
+        ("constant", {0: 2.0, 50: 2.0, 99: 2.0}),
+        ("cosine", {0: 2.0, 50: 1.0, 100: 0.0}),
+        ("triangular", {0: 2.0, 25: 1.5, 50: 1.0, 100: 0.0}),
+        ("step", {0: 2.0, 49: 2.0, 50: 0.2, 74: 0.2, 75: 0.02, 99: 0.02}),
+    ],
+)
+def test_schedules(schedule: str, values: dict[int, float]) -> None:
+    settings = Train(**{**SCHEDULE, "schedule": schedule})  # pyright: ignore[reportArgumentType]
+    for step, expected in values.items():
+        assert learning_rate(settings, step, 10) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
+def test_warm_up_rises_in_a_line_then_the_schedule_starts(schedule: str) -> None:
+    settings = Train(**{**SCHEDULE, "schedule": schedule, "warmup_epochs": 2.0})  # pyright: ignore[reportArgumentType]
+    rates = [learning_rate(settings, step, 10) for step in range(100)]
+    assert rates[:20] == pytest.approx([2.0 * (step + 1) / 20 for step in range(20)])
+    assert rates[20] == pytest.approx(2.0)
+    assert all(a >= b for a, b in zip(rates[20:], rates[21:], strict=False))
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd", "lamb"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_decay_spares_biases_and_normalisation(prepared: Path, optimiser: str, momentum: float) -> None:
+    mine = job(prepared, optimiser=optimiser, weight_decay=0.1, momentum=momentum)
+    network = build(mine)
+    decayed = {
+        id(parameter)
+        for group in build_optimiser(network, mine.train).param_groups
+        for parameter in group["params"]
+        if group["weight_decay"]
+    }
+    for name, parameter in network.named_parameters():
+        assert (id(parameter) in decayed) == (parameter.ndim > 1), name

@@ -1,0 +1,219 @@
+"""What `prepare` stores: the same bytes for any number of processes, honest splits, clear words about bad rows."""
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.spec import IGNORE, Column
+from pipeline import preparing
+from pipeline.artifacts import read_manifests, shards, writing
+from pipeline.datasets import BadExample, Example
+from pipeline.loading import Split
+from pipeline.preparing import assign_splits
+from tests.pipeline.cases import Threads, prepare, settings
+from tests.pipeline.number_source import COLUMNS, SIZE, Numbers, rows
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "ProcessPoolExecutor", Threads)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def ids(folder: Path, split: str) -> list[str]:
+    return Split(dataset="tiny", paths=shards("tiny", split, folder), size=SIZE, columns={}).ids
+
+
+def test_same_bytes_for_one_and_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "ROWS_PER_SHARD", 16)
+    config = settings({"images": None, "min_class_count": 5})
+    for workers in (1, 2):
+        prepare(tmp_path / str(workers), Numbers(rows(60)), config, workers=workers)
+    one, two = files(tmp_path / "1"), files(tmp_path / "2")
+    assert sum(name.endswith(".arrow") for name in one) > 3
+    assert one == two
+
+
+@pytest.mark.usefixtures("threads")
+def test_manifest_says_what_was_stored(tmp_path: Path) -> None:
+    manifest, said = prepare(tmp_path, Numbers(rows(60)), settings({"images": None}))
+    assert read_manifests(tmp_path)["tiny"] == manifest
+    assert manifest.counts == {split: len(ids(tmp_path, split)) for split in ("train", "val", "test")}
+    assert sorted(sum((ids(tmp_path, split) for split in manifest.counts), []), key=int) == [str(i) for i in range(60)]
+    levels = np.array([int(name) for name in ids(tmp_path, "train")]) / 255
+    np.testing.assert_allclose(manifest.mean, levels.mean(), atol=1e-5)
+    np.testing.assert_allclose(manifest.std, levels.std(), atol=1e-5)
+    assert any("60 of 60 images" in line for line in said)
+
+
+@pytest.mark.usefixtures("threads")
+def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
+    config = settings({"images": None})
+    found = [
+        prepare(tmp_path / name, source, config)[0].fingerprint
+        for name, source in {
+            "once": Numbers(rows(40)),
+            "again": Numbers(rows(40)),
+            "more": Numbers(rows(41)),
+            "other": Numbers([*rows(39), *rows(42)[41:]]),
+        }.items()
+    ]
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_group_falls_on_one_side(seed: int) -> None:
+    listed = [row for twin in range(3) for row in rows(300, split=None) if int(row.id) % (twin + 1) == 0]
+    split = assign_splits(listed, val=0.2, test=0.1, seed=seed)
+    assert Counter(row.group for part in split.values() for row in part) == Counter(row.group for row in listed)
+    groups = [{row.group for row in part} for part in split.values()]
+    assert not any(a & b for i, a in enumerate(groups) for b in groups[:i])
+    assert len(groups[1]) / 300 == pytest.approx(0.2, abs=0.07)
+    assert len(groups[2]) / 300 == pytest.approx(0.1, abs=0.06)
+
+
+def test_a_row_stays_where_it_was_when_others_come() -> None:
+    few, many = (assign_splits(rows(count), val=0.2, test=0.2, seed=1) for count in (50, 80))
+    for split, part in few.items():
+        assert part == [row for row in many[split] if int(row.id) < 50]
+
+
+def test_official_splits_are_kept_and_val_is_carved_from_train() -> None:
+    listed = [*rows(200, split="train"), *rows(50, split="test")]
+    split = assign_splits(listed, val=0.2, test=0.5, seed=0)
+    assert split["test"] == listed[200:]
+    assert sorted((*split["train"], *split["val"]), key=listed.index) == listed[:200]
+    assert 20 < len(split["val"]) < 60
+    official = [*listed, *rows(10, split="val")]
+    whole = assign_splits(official, val=0.2, test=0.5, seed=0)
+    assert [len(whole[name]) for name in ("train", "val", "test")] == [200, 10, 50]
+
+
+@pytest.mark.usefixtures("threads")
+def test_no_images_for_a_split(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"tiny: no val images; raise datasets\.tiny\.val"):
+        prepare(tmp_path, Numbers(rows(40)), settings({"images": None, "val": 0.0}))
+
+
+@pytest.mark.usefixtures("threads")
+def test_rare_classes_are_dropped_and_their_rows_unlabelled(tmp_path: Path) -> None:
+    listed = [*rows(40, split="train"), *rows(60, split="val")[40:], *rows(80, split="test")[60:]]
+    source = Numbers(listed)
+    before, _ = prepare(tmp_path / "all", source, settings({"images": None}))
+    after, _ = prepare(tmp_path / "some", source, settings({"images": None, "min_class_count": 6}))
+    assert before.columns["kind"].classes == ("a", "b", "c", "d")
+    assert after.columns["kind"].classes == ("a", "b", "c"), "d has 4 rows of 40"
+    assert before.fingerprint != after.fingerprint
+    for split in ("train", "val", "test"):
+        raw, kept = (
+            Split(dataset="tiny", paths=shards("tiny", split, tmp_path / name), size=SIZE, columns=COLUMNS)
+            .table["kind"]
+            .to_pylist()
+            for name in ("all", "some")
+        )
+        assert 3 in raw
+        assert kept == [None if value == 3 else value for value in raw]
+
+
+@pytest.mark.usefixtures("threads")
+def test_bad_rows_stop_it_with_names_and_counts(tmp_path: Path) -> None:
+    source = Numbers(rows(40), bad=[str(i) for i in range(7)], out=["20"])
+    with pytest.raises(ValueError) as caught:
+        prepare(tmp_path, source, settings({"images": None}))
+    message = str(caught.value)
+    assert "tiny: 8 of 40 rows" in message
+    assert message.count("list.csv row") == 5
+    assert "not an image" in message
+    assert "prepare.on_bad: skip" in message
+
+
+@pytest.mark.usefixtures("threads")
+def test_bad_rows_are_skipped_and_listed(tmp_path: Path) -> None:
+    source = Numbers(rows(40), bad=["3"], out=["20"])
+    manifest, said = prepare(tmp_path, source, settings({"images": None}, prepare={"on_bad": "skip"}))
+    assert sum(manifest.counts.values()) == 38
+    assert sorted(manifest.skipped) == [
+        "list.csv row 21: kind: label 9, but there are 4 classes (0 to 3)",
+        "list.csv row 4: images/3.png: not an image",
+    ]
+    assert any("2 of 40 rows skipped" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("layout", "value", "message"),
+    [
+        ("class", -1, "label -1"),
+        ("class", 3, "label 3, but there are 3 classes"),
+        ("class", "z", "'z' is none of the 3 classes"),
+        ("flags", [0, 1], "2 flags for 3 classes"),
+        ("flags", [0, 1, 2], "flag 2"),
+        ("mask", np.array([[0, 3], [255, 1]]), "label 3"),
+        ("points", np.array([[1.0, 2.0, 3.0]]), "label 3"),
+        ("boxes", np.array([[1.0, 2.0, 3.0, 4.0, 5.0]]), "label 5"),
+    ],
+)
+def test_label_out_of_range(layout: str, value: object, message: str) -> None:
+    column = Column(layout=layout, classes=("a", "b", "c"))
+    with pytest.raises(BadExample, match=f"mine: .*{message}"):
+        preparing._encode("mine", column, value)
+
+
+@pytest.mark.parametrize("native", [(16, 64), (64, 32), (48, 40), (31, 33)])
+def test_resizing_moves_image_maps_and_points_together(native: tuple[int, int]) -> None:
+    """A bright quarter, its mask and a point in its middle stay one thing."""
+    height, width = native
+    image = np.zeros((*native, 3), dtype=np.uint8)
+    image[height // 2 :, width // 2 :] = 255
+    mask = (image[..., 0] > 0).astype(np.uint8)
+    labels = {
+        "mask": mask,
+        "field": mask * 3.0,
+        "points": np.array([[width * 0.75, height * 0.75, 1]]),
+        "boxes": np.array([[width / 2, height / 2, width, height, 0]]),
+    }
+    out = preparing._resize(Example(image=image, labels=labels), COLUMNS, SIZE)
+    assert out.image.shape == (*SIZE, 3)
+    bright = out.image[..., 0] > 127
+    assert (bright != out.labels["mask"]).mean() < 0.05
+    np.testing.assert_array_equal(out.labels["field"], out.labels["mask"] * 3.0)
+    np.testing.assert_allclose(out.labels["points"], [[24, 24, 1]])
+    np.testing.assert_allclose(out.labels["boxes"], [[16, 16, 32, 32, 0]])
+
+
+@pytest.mark.parametrize("native", [(7, 5), (32, 32), (100, 33)])
+def test_maps_are_never_blended(native: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).choice([0, 2, IGNORE], native).astype(np.uint8)
+    image = np.zeros((*native, 3), dtype=np.uint8)
+    out = preparing._resize(Example(image=image, labels={"mask": mask, "ids": None}), COLUMNS, SIZE)
+    assert set(np.unique(out.labels["mask"])) <= {0, 2, IGNORE}
+    assert out.labels["ids"] is None
+
+
+def test_interrupted_writing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), writing("stage", tmp_path) as folder:
+        (folder / "half").write_text("x")
+        raise KeyboardInterrupt
+    assert not (tmp_path / "stage").exists()
+    with writing("stage", tmp_path) as folder:
+        assert not list(folder.iterdir())
+        (folder / "whole").write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["stage"], "what the killed stage left is cleared away"
+    with pytest.raises(ValueError, match="no"), writing("stage", tmp_path) as folder:
+        raise ValueError("no")
+    assert (tmp_path / "stage" / "whole").exists(), "an old result stays until a new one is whole"
+
+
+@pytest.mark.usefixtures("threads")
+def test_shards_hold_the_rows_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "ROWS_PER_SHARD", 8)
+    prepare(tmp_path, Numbers(rows(60)), settings({"images": None}))
+    for split in ("train", "val", "test"):
+        found = [int(name) for name in ids(tmp_path, split)]
+        assert all(a < b for a, b in pairwise(found))

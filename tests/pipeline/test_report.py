@@ -1,0 +1,444 @@
+"""The report holds for one task and for forty, for one seed and for several, and its page needs nothing but itself."""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from models.branch_tree import BranchTree
+from models.bundle import save
+from models.sharing import SHARING
+from models.spec import BackboneSpec, Column, ModelSpec
+from models.tree_search import enumerate_trees
+from pipeline.artifacts import AFFINITY, TREES, TRIALS, DatasetManifest, write_json, write_manifests, write_table
+from pipeline.config import Config
+from pipeline.jobs import task_specs
+from pipeline.report.contact_sheet import contact_sheet, describe
+from pipeline.report.figures import draw_figures
+from pipeline.report.headline import notes, recommendations, tree_words
+from pipeline.report.page import picture_of, png_of, render_page
+from pipeline.report.samples import draw_contact_sheets, draw_samples, median_network, spread
+from pipeline.report.study import SINGLE, TRIVIAL, Baseline, Network, Study, read_study
+from pipeline.report.style import Drawing
+from pipeline.report.tables import (
+    SUMMARY,
+    best_values,
+    count_text,
+    headline_metrics,
+    percent_text,
+    result_lines,
+    summary_rows,
+    value_text,
+    wide_rows,
+    write_csv,
+)
+from pipeline.report.tree_figure import leaf_order
+from tests.pipeline.cases import DECODING
+
+SIZE, LOCATIONS = (32, 32), 3
+LABELS = {
+    "kind": Column(layout="class", classes=("cat", "dog")),
+    "depth": Column(layout="field", scale=0.01, unit="m"),
+}
+EVERY = {
+    **LABELS,
+    "flags": Column(layout="flags", classes=("round", "red")),
+    "mask": Column(layout="mask", classes=("none", "cat")),
+    "parts": Column(layout="instances"),
+    "points": Column(layout="points", classes=("nose",)),
+    "boxes": Column(layout="boxes", classes=("cat", "dog")),
+}
+
+
+def config_of(tasks: Sequence[str], seeds: Sequence[int], columns: Sequence[str] = ("kind", "depth")) -> Config:
+    kinds = {"kind": "classification", "depth": "depth"}
+    names = {task: columns[index % len(columns)] for index, task in enumerate(tasks)}
+    return Config.model_validate(
+        {
+            "experiment": "pets",
+            "datasets": {"pets": {"reader": "scenes", "size": SIZE}},
+            "tasks": {task: {"kind": kinds[name], "dataset": "pets", "column": name} for task, name in names.items()},
+            "backbone": {"name": "test_resnet", "locations": LOCATIONS},
+            "seed": 0,
+            "prepare": {},
+            "train": {},
+            "affinity": {},
+            "trees": {"budgets": ["1.5x"]},
+            "branched": {"seeds": list(seeds)},
+            "report": {"samples": 3},
+        }
+    )
+
+
+def study_of(number: int, seeds: int = 1) -> Study:
+    """A study with invented results: networks shared, 1.5x (again shared), 2x and split."""
+    rng, tasks = np.random.default_rng(number), [f"<{index}> $x_" for index in range(number)]
+    baselines = {
+        task: Baseline(
+            metric="accuracy" if index % 2 else "rmse",
+            higher_is_better=bool(index % 2),
+            val=0.5,
+            test=0.5 + 0.1 * rng.random(),
+            trivial_val=0.1,
+            trivial_test=0.2,
+            params=1000,
+            flops=4000,
+            epoch=2,
+            seconds=1.5,
+            job=f"job {task}",
+        )
+        for index, task in enumerate(tasks)
+    }
+    middle = [[0] * number] + [[min(index, 1) for index in range(number)]] * (LOCATIONS - 1)
+    trees = {
+        "shared": BranchTree.shared(number, LOCATIONS),
+        "budget-1.5x": BranchTree.shared(number, LOCATIONS),
+        "budget-2x": BranchTree(middle),
+        "split": BranchTree.split(number, LOCATIONS),
+    }
+    networks, trials = [], []
+    for place, (name, tree) in enumerate(trees.items()):
+        values = {task: tuple(float(v) for v in 0.4 + 0.3 * rng.random(seeds)) for task in tasks}
+        same = name == "budget-1.5x"
+        networks.append(
+            Network(
+                name=name,
+                strategy="branched",
+                request=name.removeprefix("budget-") if "budget" in name else "",
+                params=1000 * (1 + place - same),
+                flops=8000,
+                seconds=2.0,
+                seeds=tuple(range(seeds)),
+                keys=networks[0].keys if same else tuple(f"{name} {seed}" for seed in range(seeds)),
+                epochs=(2,) * seeds,
+                val=networks[0].val if same else values,
+                test=networks[0].test if same else values,
+                groups=tree.groups,
+            )
+        )
+    for name, count in [(SINGLE, 1), *((network.name, seeds) for network in networks)]:
+        for seed in range(count):
+            trials += [
+                {"name": name, "split": "val", "task": task, "metric": baselines[task].metric, "seed": seed}
+                | {"epoch": epoch, "value": 1e6 if epoch == 1 else float(rng.random())}
+                for task in tasks
+                for epoch in (1, 2)
+            ]
+    affinity = [
+        {"location": d + 1, "task_a": a, "task_b": b, "value": 0.9 - 0.2 * d, "ci_low": 0.1, "ci_high": 0.95}
+        | {"null_high": 0.6}
+        for d in range(LOCATIONS)
+        for a in tasks
+        for b in tasks
+    ]
+    front = [
+        {"groups": str([list(row) for row in network.groups]), "params": network.params, "flops": 8000, "cost": 1.0}
+        | {"method": "exhaustive", "optimal": True}
+        for network in networks
+    ]
+    return Study(
+        config=config_of(tasks, range(seeds)),
+        manifests={"pets": manifest_of(LABELS)},
+        baselines=baselines,
+        networks=networks,
+        affinity=affinity,
+        front=front,
+        trials=trials,
+    )
+
+
+def manifest_of(columns: dict[str, Column]) -> DatasetManifest:
+    return DatasetManifest(
+        name="pets",
+        counts={"train": 8, "val": 8, "test": 8},
+        size=SIZE,
+        columns=columns,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.2, 0.2, 0.2),
+        fingerprint="abc",
+        licence="none",
+        skipped=("row 3: 'a.jpg' is no image",),
+    )
+
+
+@pytest.mark.parametrize(("number", "seeds"), [(1, 1), (2, 3), (5, 1), (40, 1)])
+def test_every_figure_has_a_bounded_size_and_its_data(number: int, seeds: int) -> None:
+    study = study_of(number, seeds)
+    stems = []
+    for drawing in draw_figures(study):
+        drawing.figure.savefig(io.BytesIO(), format="png", dpi=30)
+        width, height = drawing.figure.get_size_inches()
+        assert 3 < width <= 12
+        assert 1 < height <= 30
+        assert drawing.rows
+        assert len({tuple(row) for row in drawing.rows}) == 1, "rows of one table have one set of columns"
+        stems.append(drawing.stem)
+    assert len(set(stems)) == len(stems)
+    assert ("affinity" in stems) == (number > 1)
+
+
+@pytest.mark.parametrize(("number", "seeds"), [(1, 1), (5, 3)])
+def test_delta_is_the_mean_of_signed_relative_changes(number: int, seeds: int) -> None:
+    study = study_of(number, seeds)
+    sign = np.array([1 if row.higher_is_better else -1 for row in study.baselines.values()])
+    base = np.array([row.test for row in study.baselines.values()])
+    for line, network in zip(result_lines(study)[2:], study.networks, strict=True):
+        values = np.array([network.test[task] for task in study.tasks])
+        deltas = (100 * sign[:, None] * (values - base[:, None]) / base[:, None]).mean(0)
+        assert line.delta == pytest.approx(deltas.mean())
+        if seeds == 1:
+            assert line.spread is None
+        else:
+            assert line.spread == pytest.approx(deltas.std(ddof=1))
+    trivial, single = result_lines(study)[:2]
+    assert (trivial.name, single.name, single.delta) == (TRIVIAL, SINGLE, 0)
+    assert trivial.delta == pytest.approx((100 * sign * (0.2 - base) / base).mean())
+
+
+def test_best_values_follow_each_metrics_direction_and_leave_out_the_yardsticks() -> None:
+    study = study_of(4)
+    best = best_values(study, result_lines(study))
+    for task, row in study.baselines.items():
+        values = [network.test[task][0] for network in study.networks]
+        assert best[task] == (max(values) if row.higher_is_better else min(values))
+
+
+def test_the_summary_is_tidy_and_the_tables_agree(tmp_path: Path) -> None:
+    study = study_of(3, 2)
+    lines = result_lines(study)
+    table = pa.Table.from_pylist(list(summary_rows(study, lines)), schema=SUMMARY)
+    assert table.num_rows == len(lines) * 3
+    assert set(table["name"].to_pylist()) == {TRIVIAL, SINGLE, "shared", "budget-1.5x", "budget-2x", "split"}
+    means = {line.name: line.delta for line in lines}
+    for row in table.to_pylist():
+        assert row["delta_mtl"] == pytest.approx(means[row["name"]])
+    write_csv(tmp_path / "results.csv", wide_rows(study, lines))
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == len(lines) + 1
+    metrics = headline_metrics(study)
+    assert metrics["delta_mtl_val"][metrics["best"]] == max(metrics["delta_mtl_val"].values())
+
+
+def test_a_tree_that_was_trained_once_is_shown_once() -> None:
+    study = study_of(3)
+    assert [label for _, label in study.distinct()] == ["shared = 1.5×", "2×", "split"]
+    caveats = {label: caveat for label, _, caveat in recommendations(study)}
+    assert "fully shared" in caveats["1.5×"]
+
+
+def test_leaves_of_a_branch_stand_together() -> None:
+    for tree in enumerate_trees(4, 3):
+        place = {task: row for row, task in enumerate(leaf_order(tree))}
+        for d in range(tree.num_locations):
+            for members in tree.members(d):
+                rows = sorted(place[t] for t in members)
+                assert rows == list(range(rows[0], rows[0] + len(rows)))
+
+
+def test_a_tree_in_words() -> None:
+    groups = ((0, 0, 0), (0, 1, 0), (0, 1, 2))
+    assert tree_words(groups, ["a", "b", "c"]) == (
+        "location 1: all tasks together; location 2: a + c | b; location 3: every task alone"
+    )
+    assert tree_words(((0,), (0,)), ["a"]) == "locations 1–2: a"
+
+
+def test_notes_name_generated_data_seeds_and_weak_yardsticks() -> None:
+    study = study_of(2)
+    weak = replace(study.baselines[study.tasks[1]], test=0.201)
+    text = " ".join(notes(replace(study, baselines={**study.baselines, study.tasks[1]: weak})))
+    assert "pets: generated data" in text
+    assert "One seed" in text
+    assert "<1> $x_ (accuracy 0.201, trivial 0.200)" in text
+    assert "2 seeds" in " ".join(notes(study_of(2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (value_text(0.12345), "0.123"),
+        (value_text(2456.9), "2.46e+03"),
+        (value_text(float("nan")), "–"),
+        (count_text(464_326), "0.46 M"),
+        (count_text(2.5e9), "2.50 G"),
+        (percent_text(-6.14), "−6.1"),
+        (percent_text(0.21), "+0.2"),
+    ],
+)
+def test_numbers_as_people_read_them(text: str, wanted: str) -> None:
+    assert text == wanted
+
+
+def test_samples_are_spread_evenly() -> None:
+    assert spread(10, 3) == [0, 3, 6]
+    assert spread(2, 6) == [0, 1]
+    assert median_network(study_of(2).networks).name == "budget-1.5x"
+
+
+class Checker(HTMLParser):
+    """Collects addresses, and refuses scripts and tags that are closed in another order than opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "iframe", "object", "link")
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize(("number", "seeds"), [(1, 1), (3, 2), (40, 1)])
+def test_the_page_needs_nothing_but_itself(number: int, seeds: int) -> None:
+    study = study_of(number, seeds)
+    figure = contact_sheet(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), {}, {})
+    drawing = Drawing(stem="x", section="budget", caption="Δ_MTL <of> all", figure=figure)
+    text = render_page(study, [picture_of(drawing, png_of(drawing))], "abc-dirty")
+    checker = Checker()
+    checker.feed(text)
+    assert not checker.open
+    for address in checker.addresses:
+        assert re.match(r"data:image/|#|figures/|tables/", address), address
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert "Δ<sub>MTL</sub> &lt;of&gt; all" in text
+    assert "<0>" not in text
+    assert "&lt;0&gt; $x_" in text
+
+
+def labels_of(images: int) -> dict[str, torch.Tensor]:
+    """Random labels of every layout; the last image has none."""
+    torch.manual_seed(0)
+    labels = {
+        "kind": torch.randint(0, 2, (images,)),
+        "depth": torch.rand(images, *SIZE) + 0.1,
+        "flags": torch.randint(0, 2, (images, 2), dtype=torch.int8),
+        "mask": torch.randint(0, 2, (images, *SIZE), dtype=torch.uint8),
+        "parts": torch.randint(0, 3, (images, *SIZE), dtype=torch.uint8),
+        "points": torch.tensor([[4.0, 5.0, 0.0], [0.0, 0.0, -1.0]]).repeat(images, 1, 1),
+        "boxes": torch.tensor([[4.0, 5.0, 20.0, 30.0, 1.0]]).repeat(images, 1, 1),
+    }
+    labels["kind"][-1], labels["depth"][-1], labels["flags"][-1] = -1, 0, -1
+    labels["mask"][-1], labels["parts"][-1] = 255, 255
+    labels["points"][-1, :, 2], labels["boxes"][-1, :, 4] = -2, -2
+    return labels
+
+
+def test_a_contact_sheet_draws_every_layout_and_says_what_is_unlabelled() -> None:
+    images = torch.randint(0, 256, (2, 3, *SIZE), dtype=torch.uint8)
+    labels = labels_of(2)
+    figure = contact_sheet(images, labels, EVERY)
+    figure.savefig(io.BytesIO(), format="png", dpi=40)
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert {"depth", "mask", "parts", "points", "boxes"} <= set(words)
+    assert words.count("unlabelled") == 5
+    assert any("kind: unlabelled" in word for word in words)
+    for name, column in EVERY.items():
+        assert describe(labels[name][1], column) == "unlabelled"
+        assert describe(labels[name][0], column) != "unlabelled"
+
+
+def test_a_contact_sheet_names_the_columns_that_it_leaves_out() -> None:
+    columns = {f"m{index}": Column(layout="instances") for index in range(15)}
+    labels = {name: torch.zeros(1, *SIZE, dtype=torch.uint8) for name in columns}
+    figure = contact_sheet(torch.zeros(1, 3, *SIZE, dtype=torch.uint8), labels, columns)
+    assert "not drawn: m12, m13, m14" in [text.get_text() for text in figure.axes[0].texts]
+
+
+def png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def artifacts(base: Path) -> Config:
+    """A whole folder of artifacts for two tasks and two seeds, with untrained networks."""
+    config, manifest = config_of(["kind", "depth"], [0, 1]), manifest_of(LABELS)
+    rng = np.random.default_rng(0)
+    rows = {
+        "id": [f"pet {index}" for index in range(8)],
+        "image": [png(rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)) for _ in range(8)],
+        "kind": pa.array([0, 1, None, 0, 1, 0, 1, 0], pa.int32()),
+        "depth": [png(rng.integers(1, 900, SIZE, dtype=np.uint16)) for _ in range(8)],
+    }
+    table = pa.table(rows)
+    for split in ("train", "test"):
+        folder = base / "prepare" / "pets" / split
+        folder.mkdir(parents=True)
+        with pa.OSFile(str(folder / "part-00000.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    write_manifests(base / "prepare", [manifest])
+    specs = task_specs(config, {"pets": manifest})
+    backbone = BackboneSpec(name="test_resnet", locations=LOCATIONS, size=SIZE)
+    stats = {"mean": manifest.mean, "std": manifest.std, "strategy": "branched", "backbone": backbone}
+    metric = {"kind": "accuracy", "depth": "rmse"}
+    single = {}
+    for spec in specs:
+        alone = ModelSpec(tasks=(spec,), groups=((0,),) * LOCATIONS, **stats)
+        save(SHARING["branched"](alone), base / "pretrain" / spec.name)
+        history = [trial(spec.name, 0, "val", spec.name, epoch, metric[spec.name], 0.5) for epoch in (1, 2)]
+        write_table(base / "pretrain" / spec.name / "history.parquet", history, TRIALS)
+        study = study_of(1)
+        single[spec.name] = {
+            **vars(study.baselines["<0> $x_"]),
+            "metric": metric[spec.name],
+            "higher_is_better": spec.name == "kind",
+            "news": "what a later version adds",
+        }
+    write_json(base / "pretrain" / "metrics.json", single)
+    shared = ModelSpec(tasks=specs, groups=BranchTree.shared(2, LOCATIONS).groups, **stats)
+    trials = []
+    for seed in (0, 1):
+        save(SHARING["branched"](shared), base / "branched" / f"shared-s{seed}")
+        for task, name in metric.items():
+            trials += [trial("shared", seed, "val", task, epoch, name, seed + epoch / 10) for epoch in (1, 2, 3)]
+            trials.append(trial("shared", seed, "test", task, 1 + seed, name, 0.7))
+    write_table(base / "branched" / "trials.parquet", trials, TRIALS)
+    write_json(base / "branched" / "metrics.json", {"shared": {"params": 10, "flops": 20, "seconds": 1.0}})
+    tree = {"name": "shared", "request": "", "groups": shared.groups}
+    for stage in ("trees", "affinity"):
+        (base / stage).mkdir()
+    write_json(base / "trees" / "chosen.json", {"tasks": list(metric), "unit": "params", "trees": [tree]})
+    write_table(base / "trees" / "trees.parquet", [], TREES)
+    write_table(base / "affinity" / "affinity.parquet", [], AFFINITY)
+    return config
+
+
+def trial(name: str, seed: int, split: str, task: str, epoch: int, metric: str, value: float) -> dict:
+    base = {"job": f"{name}-s{seed}", "name": name, "key": f"key {name} {seed}", "seed": seed}
+    return {**base, "split": split, "task": task, "epoch": epoch, "metric": metric, "value": value}
+
+
+@pytest.mark.filterwarnings(DECODING)
+def test_from_files_to_sheets(tmp_path: Path) -> None:
+    study = read_study(artifacts(tmp_path), tmp_path)
+    (network,) = study.networks
+    assert network.seeds == (0, 1)
+    assert network.epochs == (1, 2)
+    assert network.val["depth"] == (0.1, 1.2), "validation is that of the kept epoch"
+    assert network.test["kind"] == (0.7, 0.7)
+    assert study.tasks == ["kind", "depth"]
+    drawings = [*draw_samples(study, tmp_path), *draw_contact_sheets(study, tmp_path)]
+    assert [drawing.stem for drawing in drawings] == ["samples-pets", "data-pets"]
+    samples, sheet = (drawing.rows for drawing in drawings)
+    assert len(samples) == 3 * 2 * 3, "images x tasks x (target, single-task, tree)"
+    assert {row["text"] for row in samples if row["what"] == "target" and row["task"] == "kind"} == {
+        "cat",
+        "dog",
+        "unlabelled",
+    } & {row["text"] for row in samples}
+    assert [row["id"] for row in sheet] == ["pet 0", "pet 2", "pet 5"]
+    assert sheet[1]["kind"] == "unlabelled"
+    for drawing in drawings:
+        drawing.figure.savefig(io.BytesIO(), format="png", dpi=40)

@@ -1,0 +1,107 @@
+"""dvc.yaml says what each stage reads: its code, its settings, and the stages before it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.config import Config, load
+from tests.test_rules import ROOT, closure, file_of, name
+
+DAG: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+STAGES: dict[str, Any] = DAG["stages"]
+# Files that cannot change what a stage leaves: where and how it runs, what is recorded, what is refused beforehand.
+EXEMPT = {
+    "models/__init__.py",
+    "stages/__init__.py",
+    "stages/session.py",
+    "stages/training.py",
+    "pipeline/__init__.py",
+    "pipeline/runner.py",
+    "pipeline/tracking.py",
+    "pipeline/spool.py",
+    "pipeline/sending.py",
+    "pipeline/storage.py",
+    "pipeline/preflight.py",
+}
+NOT_FOLLOWED = frozenset({ROOT / "pipeline/preflight.py", ROOT / "pipeline/tracking.py"})
+
+
+def stages_here() -> list[str]:
+    return [stage for stage in STAGES if (ROOT / "stages" / f"{stage}.py").exists()]
+
+
+def code(stage: str) -> set[str]:
+    reached = closure(ROOT / "stages" / f"{stage}.py", stop=NOT_FOLLOWED)
+    return {name(path) for path in reached} - EXEMPT
+
+
+def covers(dep: str, path: str) -> bool:
+    return path == dep or path.startswith(dep.rstrip("/") + "/")
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_every_stage_has_its_file(stage: str) -> None:
+    assert file_of(f"stages.{stage}"), f"stages/{stage}.py is missing"
+    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+    assert STAGES[stage]["outs"] == [f"artifacts/{stage}"]
+    assert STAGES[stage]["desc"]
+
+
+@pytest.mark.parametrize("stage", stages_here())
+def test_deps_are_the_code_that_a_stage_runs(stage: str) -> None:
+    deps = [dep for dep in STAGES[stage]["deps"] if not dep.startswith("artifacts/")]
+    needed = code(stage)
+    missing = sorted(path for path in needed if not any(covers(dep, path) for dep in deps))
+    assert not missing, f"dvc.yaml {stage}: deps lack {missing}"
+    idle = [dep for dep in deps if not any(covers(dep, path) for path in needed)]
+    assert not idle, f"dvc.yaml {stage}: deps that it doesn't import: {idle}"
+    assert not [dep for dep in deps if not (ROOT / dep).exists()]
+
+
+@pytest.mark.parametrize("stage", stages_here())
+def test_artifacts_that_a_stage_reads_are_deps(stage: str) -> None:
+    text = (ROOT / "stages" / f"{stage}.py").read_text()
+    read = set(re.findall(r'ARTIFACTS / "(\w+)"', text))
+    if re.search(r"read_manifests\(\)|shards\(\w+, \"\w+\"\)|train_jobs\(", text):
+        read.add("prepare")
+    deps = {dep.removeprefix("artifacts/") for dep in STAGES[stage]["deps"] if dep.startswith("artifacts/")}
+    assert read - {stage} <= deps
+
+
+def test_stages_stand_in_the_order_in_which_they_run() -> None:
+    order = list(STAGES)
+    for place, stage in enumerate(order):
+        before = {dep.removeprefix("artifacts/") for dep in STAGES[stage]["deps"] if dep.startswith("artifacts/")}
+        assert before <= set(order[:place]), stage
+        assert bool(before) == (stage != "prepare")
+    wanted = [
+        s for s in ("prepare", "pretrain", "affinity", "trees", "branched", "taps", "moe", "report") if s in order
+    ]
+    assert [stage for stage in order if stage in wanted] == wanted
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_params_are_sections_that_exist(stage: str) -> None:
+    sections = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    assert set(STAGES[stage]["params"]) <= set(sections)
+    load(ROOT / "params.yaml")
+
+
+@pytest.mark.parametrize("stage", stages_here())
+def test_settings_that_a_stage_reads_are_params(stage: str) -> None:
+    """Where a stage, or what it hands the settings to, reads `config.x`, section x is among its params."""
+    text = (ROOT / "stages" / f"{stage}.py").read_text()
+    read = set(re.findall(r"\bconfig\.(\w+)", text)) & set(Config.model_fields)
+    read |= {"tasks"} if "task_specs(" in text else set()
+    read |= {"backbone"} if "model_spec(" in text else set()
+    read |= {"train"} if "train_job(" in text else set()
+    if "preflight" not in text:
+        assert read <= set(STAGES[stage]["params"])
+
+
+def test_metrics_lie_in_outs() -> None:
+    for metric in DAG.get("metrics", []):
+        assert any(Path(metric).is_relative_to(out) for item in STAGES.values() for out in item["outs"])
