@@ -59,7 +59,10 @@ def load_network(path: Path) -> SharedModel:
         raise ValueError(f"{path}/spec.json: written by another version of this program")
     spec = read_spec(raw)
     network = SHARING[spec.strategy](_offline(spec))
-    load_model(network, str(path / "weights.safetensors"))
+    try:
+        load_model(network, str(path / "weights.safetensors"))
+    except RuntimeError as error:
+        raise ValueError(f"{path}: the weights are not those of spec.json, or of another version: {error}") from None
     return network
 
 

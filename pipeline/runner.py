@@ -1,7 +1,7 @@
 """Training jobs -> results, on this machine or a Ray cluster; the only file that imports ray.
 
 jobs = 1, workers = 0   one job after another in this process (Ray Train's local mode, no cluster)
-jobs > 1, workers = 0   several at once: Ray Tune runs a local-mode trainer per job
+jobs > 1, workers = 0   several at once: each is a trial of Ray Tune
 workers > 0             each job is a group of worker processes with DDP; several groups at once through Ray Tune
 
 A job whose result stands in storage is not run again; an interrupted one goes on from its checkpoint. The stage's `log`
@@ -92,11 +92,16 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site) -> dict[str
     by_key = {job.key: job for job in jobs}
 
     def trial(config: dict[str, Any]) -> None:
-        if machine.workers == 0 and site.device == "cpu":
-            import torch
+        job = by_key[config["key"]]
+        if machine.workers:
+            error = _fit_one(job, machine, site)
+        else:  # Ray Train's local mode is refused inside a trial; the trial is the process that it would be
+            if site.device == "cpu":
+                import torch
 
-            torch.set_num_threads(machine.threads or machine.cpus_per_job)
-        tune.report({"error": _fit_one(by_key[config["key"]], machine, site) or ""})
+                torch.set_num_threads(machine.threads or machine.cpus_per_job)
+            error = _to_its_end(job, site)
+        tune.report({"error": error or ""})
 
     cpus = 0 if machine.workers else machine.cpus_per_job
     gpus = 1 if site.device == "cuda" and not machine.workers else 0
@@ -145,7 +150,7 @@ def _fit_one(job: TrainJob, machine: Machine, site: Site) -> str | None:
 
 
 def _worker(config: Mapping[str, Any]) -> str | None:
-    """What every rank runs. A diverged job is an answer, not a failure that a restart could mend."""
+    """What every rank runs."""
     import ray.train
     from ray.train.torch import get_device
 
@@ -153,9 +158,15 @@ def _worker(config: Mapping[str, Any]) -> str | None:
     # The site says whether there are GPUs; which of a node's GPUs is this rank's, only Ray knows.
     device = str(get_device()) if site.device == "cuda" else site.device
     site = replace(site, rank=context.get_world_rank(), world=context.get_world_size(), device=device)
+    return _to_its_end(job, site, ray.train.report)
+
+
+def _to_its_end(job: TrainJob, site: Site, report: Callable[[dict[str, Any]], None] | None = None) -> str | None:
+    """Train and conclude a job. A diverged one is an answer, not a failure that a restart could mend."""
     try:
         for record in train(job, site):
-            ray.train.report({"epoch": record.epoch, "score": record.score})
+            if report is not None:
+                report({"epoch": record.epoch, "score": record.score})
         if site.rank == 0:
             conclude(job, site)
     except Diverged as error:

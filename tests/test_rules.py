@@ -109,7 +109,7 @@ def test_no_torch_where_none_is_needed(start: str) -> None:
 
 
 def test_what_decides_a_result_counts_towards_a_jobs_key() -> None:
-    """`pipeline.jobs.SOURCES` against what the loop imports. Settings and data count by value, storage decides nothing."""
+    """`pipeline.jobs.SOURCES` against what the loop imports; settings and data count by value."""
     from pipeline.jobs import SOURCES
 
     by_value = {f"pipeline/{part}.py" for part in ("artifacts", "config", "jobs", "storage", "__init__")}

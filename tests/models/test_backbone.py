@@ -1,5 +1,7 @@
 """A backbone cut into blocks is the timm network that it was cut from."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -39,8 +41,8 @@ def test_blocks_in_a_row_are_the_whole_network(name: str) -> None:
     torch.manual_seed(0)
     blocks = [block.eval() for block in build_blocks(wanted)]
     torch.manual_seed(0)
-    sizing = {"img_size": wanted.size} if name.startswith(("vit", "deit", "swin", "test_vit")) else {}
-    net = timm.create_model(name, pretrained=False, num_classes=0, **sizing).eval()
+    sizing: dict[str, Any] = {"img_size": wanted.size} if name.startswith(("vit", "deit", "swin", "test_vit")) else {}
+    net: Any = timm.create_model(name, pretrained=False, num_classes=0, **sizing).eval()
     images = torch.randn(2, 3, *wanted.size)
     with torch.no_grad():
         state = images
@@ -74,7 +76,8 @@ def test_features_are_maps_that_shrink(name: str, locations: int) -> None:
 def test_neighbouring_layers_go_together_evenly(locations: int) -> None:
     """A network of more layers than locations: each in one block, none twice, the sizes at most one apart."""
     blocks = build_blocks(BackboneSpec(name="test_vit", locations=locations, size=(64, 64)))
-    depth = len(timm.create_model("test_vit").blocks)
+    net: Any = timm.create_model("test_vit")
+    depth = len(net.blocks)
     counts = [sum(type(layer).__name__ == "Block" for layer in block) for block in blocks]
     assert sum(counts) == depth
     assert max(counts) - min(counts) <= 1

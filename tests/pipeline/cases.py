@@ -16,12 +16,24 @@ from pipeline.preparing import declare, prepare_dataset
 from tests.pipeline.number_source import SIZE
 
 KINDS = {
-    **{"scene": "classification", "depth": "depth", "segmentation": "segmentation", "keypoints": "keypoints"},
-    **{"kind": "classification", "field": "depth", "mask": "segmentation"},  # columns of `Numbers`
+    "scene": "classification",
+    "depth": "depth",
+    "segmentation": "segmentation",
+    "keypoints": "keypoints",
+    "kind": "classification",
+    "field": "depth",
+    "mask": "segmentation",  # columns of `Numbers`
 }
 # torchvision points to TorchCodec, which wants FFmpeg; its own decoders are still there.
 DECODING = "ignore:The image decoding and encoding capabilities:DeprecationWarning"
-QUIET = {"optimiser": "sgd", "lr": 0.05, "weight_decay": 0.0, "clip": 0.0, "epochs": 1}  # nothing couples tasks
+# Nothing couples tasks that share no weights.
+QUIET: dict[str, Any] = {
+    "optimiser": "sgd",
+    "lr": 0.05,
+    "weight_decay": 0.0,
+    "clip": 0.0,
+    "epochs": 1,
+}
 
 
 def settings(
@@ -29,7 +41,12 @@ def settings(
 ) -> Config:
     """params.yaml of the tiny study, as a value."""
     raw = {
-        **{"experiment": "tiny", "seed": 0, "prepare": {}, "affinity": {}, "branched": {}, "report": {}},
+        "experiment": "tiny",
+        "seed": 0,
+        "prepare": {},
+        "affinity": {},
+        "branched": {},
+        "report": {},
         "datasets": {
             "tiny": {"reader": "scenes", "images": 60, "size": SIZE, "val": 0.2, "test": 0.2, **(dataset or {})}
         },

@@ -1,4 +1,4 @@
-"""A data set of made-up rows with every layout; it knows nothing of torch, so that processes that read it start fast."""
+"""A data set of made-up rows with every layout; free of torch, so that processes that read it start fast."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -25,7 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "tree": {"groups": ((0, 0, 0), (0, 0, 1), (0, 1, 2), (0, 1, 2)), "augment": {"flip": 0.5, "crop": 0.6}},
     "averaged": {"groups": BranchTree.split(3, 4).groups, "ema": 0.7, "clip": 0.1},
 }
-STEPS = {"optimiser": "sgd", "lr": 0.05, "epochs": 1, "batch": 6}
+STEPS: dict[str, Any] = {"optimiser": "sgd", "lr": 0.05, "epochs": 1, "batch": 6}
 TASKS = ("kind", "field", "mask")
 
 
@@ -37,13 +37,13 @@ def _rank(rank: int, world: int, folder: str, prepared: str) -> None:
     torch.set_num_threads(1)
     wait = timedelta(seconds=60)  # instead of half an hour, where a rank waits for ever
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world, timeout=wait)
+    where = site(Path(prepared), Path(folder), rank=rank, world=world)
     for job in jobs(Path(prepared)).values():
-        where = site(Path(prepared), Path(folder), rank=rank, world=world)
         records = list(train(job, where))
         torch.save([record.val for record in records], f"{folder}/{job.key}.{rank}")
         if rank == 0:
             conclude(job, where)
-    _leave_together(next(iter(jobs(Path(prepared)).values())), where)
+    _leave_together(jobs(Path(prepared))["shared"], where)
     dist.destroy_process_group()
 
 

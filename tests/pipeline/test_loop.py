@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def test_stopped_inside_an_epoch(
         for _ in range(2):
             with pytest.raises(RuntimeError, match="gone"):
                 list(train(mine, where))
-        assert 0 < (where.folder(mine).read_state("checkpoint.pt") or {})["step"] % 4, "inside an epoch"
+        assert (where.folder(mine).read_state("checkpoint.pt") or {})["step"] % 4 > 0, "inside an epoch"
     assert_same_end(mine, tmp_path, list(train(mine, where)), uninterrupted)
 
 
@@ -318,7 +319,7 @@ def test_warm_up_rises_in_a_line_then_the_schedule_starts(schedule: str) -> None
     rates = [learning_rate(settings, step, 10) for step in range(100)]
     assert rates[:20] == pytest.approx([2.0 * (step + 1) / 20 for step in range(20)])
     assert rates[20] == pytest.approx(2.0)
-    assert all(a >= b for a, b in zip(rates[20:], rates[21:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[20:]))
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd", "lamb"])
