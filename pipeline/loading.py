@@ -177,6 +177,8 @@ class Feed(Dataset[Batch]):
     world: int = 1
 
     def __post_init__(self) -> None:
+        if self.batch < self.world:
+            raise ValueError(f"train.batch {self.batch} is smaller than the {self.world} workers of machine.yaml")
         for split in self.splits:
             if len(split) < self.batch:
                 raise ValueError(

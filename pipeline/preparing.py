@@ -5,7 +5,6 @@ input gives the same bytes whatever the number of processes.
 """
 
 import hashlib
-import io
 import os
 import time
 from collections import Counter
@@ -18,25 +17,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
-from models.spec import IGNORE, Column
+from models.spec import Column
 from pipeline.artifacts import DatasetManifest, digest, digest_files, shards
 from pipeline.config import Config, Machine, root_of
-from pipeline.datasets import DATASETS, SPLITS, BadExample, Example, Row, Source, SourceSettings
+from pipeline.datasets import DATASETS, SPLITS, BadExample, Row, Source, SourceSettings
+from pipeline.encoding import LAYOUTS, encode, jpeg, resize
 
 ROWS_PER_SHARD = 256
 SHOWN = 5  # bad rows named in a message
-
-ARROW: dict[str, pa.DataType] = {
-    "class": pa.int32(),
-    "flags": pa.list_(pa.int8()),
-    "mask": pa.binary(),
-    "field": pa.binary(),
-    "instances": pa.binary(),
-    "points": pa.list_(pa.float32()),
-    "boxes": pa.list_(pa.float32()),
-}
 
 Say = Callable[[str], None]
 
@@ -179,16 +168,16 @@ def _store(unit: _Unit) -> _Done:
     sums = np.zeros((2, 3))
     for row in unit.rows:
         try:
-            example = _resize(unit.source.load(row), columns, unit.size)
-            labels = {name: _encode(name, column, example.labels.get(name)) for name, column in columns.items()}
+            example = resize(unit.source.load(row), columns, unit.size)
+            labels = {name: encode(name, column, example.labels.get(name)) for name, column in columns.items()}
         except BadExample as error:
             bad.append(f"{row.origin}: {error}")
             continue
-        records.append({"id": row.id, "image": _jpeg(example.image, unit.quality), **labels})
+        records.append({"id": row.id, "image": jpeg(example.image, unit.quality), **labels})
         pixels = example.image.reshape(-1, 3) / 255
         sums += np.stack([pixels.sum(0), np.square(pixels).sum(0)])
     schema = pa.schema(
-        [("id", pa.string()), ("image", pa.binary()), *((name, ARROW[c.layout]) for name, c in columns.items())]
+        [("id", pa.string()), ("image", pa.binary()), *((name, LAYOUTS[c.layout].arrow) for name, c in columns.items())]
     )
     _write(unit.path, pa.Table.from_pylist(records, schema=schema))
     classes = {
@@ -202,75 +191,6 @@ def _store(unit: _Unit) -> _Done:
 def _write(path: Path, table: pa.Table) -> None:
     with pa.ipc.new_file(str(path), table.schema) as writer:
         writer.write_table(table.combine_chunks())
-
-
-def _resize(example: Example, columns: Mapping[str, Column], size: tuple[int, int]) -> Example:
-    """Bring an example to the stored size: images smoothly, maps by the nearest pixel, coordinates by scaling."""
-    height, width = example.image.shape[:2]
-    if (height, width) == size:
-        return example
-    wide = (size[1], size[0])
-    image = np.asarray(Image.fromarray(example.image).resize(wide, Image.Resampling.BILINEAR))
-    labels = dict(example.labels)
-    for name, column in columns.items():
-        value = labels.get(name)
-        if value is None:
-            continue
-        if column.layout in ("mask", "instances", "field"):
-            rows = (np.arange(size[0]) * 2 + 1) * value.shape[0] // (2 * size[0])
-            across = (np.arange(size[1]) * 2 + 1) * value.shape[1] // (2 * size[1])
-            labels[name] = value[rows][:, across]
-        elif column.layout in ("points", "boxes"):
-            pairs = {"points": 1, "boxes": 2}[column.layout]
-            factors = np.array([size[1] / width, size[0] / height] * pairs + [1.0], dtype=np.float32)
-            labels[name] = np.asarray(value, dtype=np.float32).reshape(-1, len(factors)) * factors
-    return Example(image=image, labels=labels)
-
-
-def _encode(name: str, column: Column, value: Any) -> Any:
-    """Map a label to its cell (see `Column`). BadExample where it is outside the column's classes."""
-    if value is None:
-        return None
-    if column.layout == "class":
-        if isinstance(value, str):
-            if value not in column.classes:
-                raise BadExample(f"{name}: {value!r} is none of the {len(column.classes)} classes")
-            return column.classes.index(value)
-        return _in_range(name, int(value), len(column.classes))
-    if column.layout == "flags":
-        if len(value) != len(column.classes):
-            raise BadExample(f"{name}: {len(value)} flags for {len(column.classes)} classes")
-        if wrong := [flag for flag in value if flag not in (-1, 0, 1)]:
-            raise BadExample(f"{name}: flag {wrong[0]}, but a flag is 0, 1 or -1 (unlabelled)")
-        return [int(flag) for flag in value]
-    if column.layout in ("points", "boxes"):
-        entries = np.asarray(value, dtype=np.float32).reshape(-1, 3 if column.layout == "points" else 5)
-        for kind in entries[:, -1]:
-            _in_range(name, int(kind), len(column.classes))
-        return entries.reshape(-1).tolist()
-    if column.layout == "field":
-        return _png(np.clip(np.round(np.asarray(value) / column.scale), 0, 65535).astype(np.uint16))
-    if column.layout == "mask":
-        _in_range(name, int(np.where(value == IGNORE, 0, value).max()), len(column.classes))
-    return _png(np.asarray(value, dtype=np.uint8))
-
-
-def _in_range(name: str, value: int, classes: int) -> int:
-    if not 0 <= value < classes:
-        raise BadExample(f"{name}: label {value}, but there are {classes} classes (0 to {classes - 1})")
-    return value
-
-
-def _jpeg(image: np.ndarray, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
-    return buffer.getvalue()
-
-
-def _png(values: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _merge_rare(

@@ -1,5 +1,6 @@
 """What finished jobs left in storage -> files of a stage."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def trials(job: TrainJob, machine: Machine) -> Iterator[dict[str, Any]]:
     """Map a job to tidy rows: one metric of one task after one epoch, then the kept weights' on test."""
     storage = JobFolder(machine.storage, job.key)
     metric = {spec.name: TASKS[spec.kind].metric_name for spec in job.model.tasks}
-    base = {"job": job.name, "name": job.name.rsplit("-s", 1)[0], "key": job.key, "seed": job.seed}
+    base = {"job": job.name, "name": re.sub(r"-s\d+$", "", job.name), "key": job.key, "seed": job.seed}
     for record in storage.read_history():
         at = {"epoch": record["epoch"], **base}
         for name, value in record["losses"].items():

@@ -13,8 +13,9 @@ import torch
 from models.spec import IGNORE
 from pipeline import loading
 from pipeline.config import Augment
+from pipeline.encoding import LAYOUTS, encode, jpeg
 from pipeline.loading import Batch, Feed, Split, in_order
-from pipeline.preparing import ARROW, _encode, _jpeg, _write
+from pipeline.preparing import _write
 from tests.pipeline.cases import DECODING
 from tests.pipeline.number_source import COLUMNS, SIZE, labels_of
 
@@ -29,11 +30,15 @@ def store(folder: Path, count: int, first: int = 0, name: str = "numbers") -> Sp
     paths = []
     for part, indices in enumerate(np.array_split(np.arange(first, first + count), 2)):
         records = [
-            {"id": str(i), "image": _jpeg(np.full((*SIZE, 3), i % 256, dtype=np.uint8), 95)}
-            | {key: _encode(key, column, labels_of(int(i))[key]) for key, column in COLUMNS.items()}
+            {"id": str(i), "image": jpeg(np.full((*SIZE, 3), i % 256, dtype=np.uint8), 95)}
+            | {key: encode(key, column, labels_of(int(i))[key]) for key, column in COLUMNS.items()}
             for i in indices
         ]
-        fields = [("id", pa.string()), ("image", pa.binary()), *((k, ARROW[c.layout]) for k, c in COLUMNS.items())]
+        fields = [
+            ("id", pa.string()),
+            ("image", pa.binary()),
+            *((k, LAYOUTS[c.layout].arrow) for k, c in COLUMNS.items()),
+        ]
         paths.append(folder / f"{name}-{part}.arrow")
         _write(paths[-1], pa.Table.from_pylist(records, schema=pa.schema(fields)))
     return Split(dataset=name, paths=paths, size=SIZE, columns=COLUMNS)

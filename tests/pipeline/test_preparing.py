@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.spec import IGNORE, Column
-from pipeline import preparing
+from pipeline import encoding, preparing
 from pipeline.artifacts import read_manifests, shards, writing
 from pipeline.datasets import BadExample, Example
 from pipeline.loading import Split
@@ -164,7 +164,7 @@ def test_bad_rows_are_skipped_and_listed(tmp_path: Path) -> None:
 def test_label_out_of_range(layout: str, value: object, message: str) -> None:
     column = Column(layout=layout, classes=("a", "b", "c"))
     with pytest.raises(BadExample, match=f"mine: .*{message}"):
-        preparing._encode("mine", column, value)
+        encoding.encode("mine", column, value)
 
 
 @pytest.mark.parametrize("native", [(16, 64), (64, 32), (48, 40), (31, 33)])
@@ -180,7 +180,7 @@ def test_resizing_moves_image_maps_and_points_together(native: tuple[int, int]) 
         "points": np.array([[width * 0.75, height * 0.75, 1]]),
         "boxes": np.array([[width / 2, height / 2, width, height, 0]]),
     }
-    out = preparing._resize(Example(image=image, labels=labels), COLUMNS, SIZE)
+    out = encoding.resize(Example(image=image, labels=labels), COLUMNS, SIZE)
     assert out.image.shape == (*SIZE, 3)
     bright = out.image[..., 0] > 127
     assert (bright != out.labels["mask"]).mean() < 0.05
@@ -193,7 +193,7 @@ def test_resizing_moves_image_maps_and_points_together(native: tuple[int, int]) 
 def test_maps_are_never_blended(native: tuple[int, int]) -> None:
     mask = np.random.default_rng(0).choice([0, 2, IGNORE], native).astype(np.uint8)
     image = np.zeros((*native, 3), dtype=np.uint8)
-    out = preparing._resize(Example(image=image, labels={"mask": mask, "ids": None}), COLUMNS, SIZE)
+    out = encoding.resize(Example(image=image, labels={"mask": mask, "ids": None}), COLUMNS, SIZE)
     assert set(np.unique(out.labels["mask"])) <= {0, 2, IGNORE}
     assert out.labels["ids"] is None
 

@@ -1,0 +1,127 @@
+"""Loaded examples -> cells of a shard: everything brought to one size, images and maps compressed.
+
+The cells are what `models.spec.Column` says of each layout; `pipeline.loading` reads them back.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from models.spec import IGNORE, Column
+from pipeline.datasets import BadExample, Example
+
+
+def resize(example: Example, columns: Mapping[str, Column], size: tuple[int, int]) -> Example:
+    """Bring an example to the stored size: images smoothly, maps by the nearest pixel, coordinates by scaling."""
+    height, width = example.image.shape[:2]
+    if (height, width) == size:
+        return example
+    wide = (size[1], size[0])
+    image = np.asarray(Image.fromarray(example.image).resize(wide, Image.Resampling.BILINEAR))
+    labels = dict(example.labels)
+    for name, column in columns.items():
+        value = labels.get(name)
+        if value is None:
+            continue
+        if column.layout in ("mask", "instances", "field"):
+            rows = (np.arange(size[0]) * 2 + 1) * value.shape[0] // (2 * size[0])
+            across = (np.arange(size[1]) * 2 + 1) * value.shape[1] // (2 * size[1])
+            labels[name] = value[rows][:, across]
+        elif column.layout in ("points", "boxes"):
+            pairs = {"points": 1, "boxes": 2}[column.layout]
+            factors = np.array([size[1] / width, size[0] / height] * pairs + [1.0], dtype=np.float32)
+            labels[name] = np.asarray(value, dtype=np.float32).reshape(-1, len(factors)) * factors
+    return Example(image=image, labels=labels)
+
+
+def encode(name: str, column: Column, value: Any) -> Any:
+    """Map a label to its cell; None stays None. BadExample where it is not what the column says."""
+    try:
+        return None if value is None else LAYOUTS[column.layout].encode(column, value)
+    except BadExample as error:
+        raise BadExample(f"{name}: {error}") from None
+
+
+def jpeg(image: np.ndarray, quality: int) -> bytes:
+    """Map an image uint8 [H, W, 3] to a JPEG without chroma subsampling, which would smear small images."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def _class(column: Column, value: Any) -> int:
+    if isinstance(value, str):
+        if value not in column.classes:
+            raise BadExample(f"{value!r} is none of the {len(column.classes)} classes")
+        return column.classes.index(value)
+    return _in_range(int(value), column)
+
+
+def _flags(column: Column, value: Any) -> list[int]:
+    if len(value) != len(column.classes):
+        raise BadExample(f"{len(value)} flags for {len(column.classes)} classes")
+    if wrong := [flag for flag in value if flag not in (-1, 0, 1)]:
+        raise BadExample(f"flag {wrong[0]}, but a flag is 0, 1 or -1 (unlabelled)")
+    return [int(flag) for flag in value]
+
+
+def _mask(column: Column, value: Any) -> bytes:
+    _in_range(int(np.where(value == IGNORE, 0, value).max()), column)
+    return _png(np.asarray(value, dtype=np.uint8))
+
+
+def _instances(_column: Column, value: Any) -> bytes:
+    return _png(np.asarray(value, dtype=np.uint8))
+
+
+def _field(column: Column, value: Any) -> bytes:
+    if not np.isfinite(value).all():
+        raise BadExample("a value is not finite; write 0 where there is no label")
+    return _png(np.clip(np.round(np.asarray(value) / column.scale), 0, 65535).astype(np.uint16))
+
+
+def _entries(length: int) -> Callable[[Column, Any], list[float]]:
+    def encode_entries(column: Column, value: Any) -> list[float]:
+        entries = np.asarray(value, dtype=np.float32).reshape(-1, length)
+        for kind in entries[:, -1]:
+            _in_range(int(kind), column)
+        return entries.reshape(-1).tolist()
+
+    return encode_entries
+
+
+def _in_range(value: int, column: Column) -> int:
+    count = len(column.classes)
+    if not 0 <= value < count:
+        raise BadExample(f"label {value}, but there are {count} classes (0 to {count - 1})")
+    return value
+
+
+def _png(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a column's cells are typed in Arrow, and how a label becomes one."""
+
+    arrow: pa.DataType
+    encode: Callable[[Column, Any], Any]
+
+
+LAYOUTS: dict[str, Layout] = {
+    "class": Layout(pa.int32(), _class),
+    "flags": Layout(pa.list_(pa.int8()), _flags),
+    "mask": Layout(pa.binary(), _mask),
+    "field": Layout(pa.binary(), _field),
+    "instances": Layout(pa.binary(), _instances),
+    "points": Layout(pa.list_(pa.float32()), _entries(3)),
+    "boxes": Layout(pa.list_(pa.float32()), _entries(5)),
+}
