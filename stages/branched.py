@@ -4,7 +4,9 @@ Leaves artifacts/branched/<tree>/ (a bundle), trials.parquet (every metric of ev
 against the single-task networks of `pretrain`.
 """
 
+from collections.abc import Mapping, Sequence
 from statistics import mean
+from typing import Any
 
 from models.accounting import delta_mtl
 from pipeline.artifacts import ARTIFACTS, TRIALS, read_json, read_manifests, write_json, write_table, writing
@@ -18,44 +20,45 @@ def main() -> None:
     with session("branched") as at:
         manifests, single = read_manifests(), read_json(ARTIFACTS / "pretrain" / "metrics.json")
         tasks, chosen = task_specs(at.config, manifests), read_json(ARTIFACTS / "trees" / "chosen.json")["trees"]
-        jobs, tree_of = [], {}
+        reference = {name: row["val"] for name, row in single.items()}
+        jobs, tags = [], {}
         for tree in chosen:
             spec = model_spec(at.config, manifests, tasks, tree["groups"])
-            reference = {name: row["val"] for name, row in single.items()}
             for seed in at.config.branched.seeds:
                 name = f"{tree['name']}-s{seed}"
                 jobs.append(train_job(at.config, manifests, spec, name=name, seed=seed, reference=reference))
-                tree_of[name] = tree
-        tags = {
-            job.name: {"strategy": "branched", "budget": tree_of[job.name]["request"] or tree_of[job.name]["name"]}
-            for job in jobs
-        }
-        results = train_jobs(at, jobs, tags)
-        higher = {name: row["higher_is_better"] for name, row in single.items()}
+                tags[name] = {"strategy": "branched", "budget": tree["request"] or tree["name"]}
+
+        def delta(result: Mapping[str, Any]) -> float:
+            higher = {name: row["higher_is_better"] for name, row in single.items()}
+            return delta_mtl(result["test"], {name: row["test"] for name, row in single.items()}, higher)
+
+        results = train_jobs(at, jobs, tags, more=lambda result: {"final/delta_mtl": delta(result)})
         metrics = {}
         for tree in chosen:
             runs = [results[f"{tree['name']}-s{seed}"] for seed in at.config.branched.seeds]
-            values = {name: mean(run["test"][name] for run in runs) for name in higher}
-            deltas = [
-                delta_mtl(run["test"], {name: row["test"] for name, row in single.items()}, higher) for run in runs
-            ]
-            metrics[tree["name"]] = {
-                "delta_mtl": mean(deltas),
-                "delta_mtl_val": mean(run["score"] for run in runs),
-                "seeds": len(deltas),
-                "params": runs[0]["params"],
-                "flops": runs[0]["flops"],
-                "seconds": sum(run["seconds"] for run in runs),
-                "jobs": [run["key"] for run in runs],
-                "test": values,
-            }
-            at.run.log({f"delta_mtl/{tree['name'].replace('budget-', '')}": mean(deltas)}, 0)
-            at.say(f"branched {tree['name']}: {runs[0]['params']:,} parameters, Δ_MTL {mean(deltas):+.2f} % on test")
+            metrics[tree["name"]] = row = summary(runs, [delta(run) for run in runs])
+            at.run.log({f"delta_mtl/{tree['name'].replace('budget-', '')}": row["delta_mtl"]}, 0)
+            at.say(f"branched {tree['name']}: {row['params']:,} parameters, Δ_MTL {row['delta_mtl']:+.2f} % on test")
         with writing("branched") as folder:
             for job in jobs:
                 copy_result(job, at.machine, folder / job.name)
             write_table(folder / "trials.parquet", [row for job in jobs for row in trials(job, at.machine)], TRIALS)
             write_json(folder / "metrics.json", metrics)
+
+
+def summary(runs: Sequence[Mapping[str, Any]], deltas: Sequence[float]) -> dict[str, Any]:
+    """One tree's results over its seeds, with Δ_MTL against the single-task networks on test and on validation."""
+    return {
+        "delta_mtl": mean(deltas),
+        "delta_mtl_val": mean(run["score"] for run in runs),
+        "seeds": len(runs),
+        "params": runs[0]["params"],
+        "flops": runs[0]["flops"],
+        "seconds": sum(run["seconds"] for run in runs),
+        "jobs": [run["key"] for run in runs],
+        "test": {name: mean(run["test"][name] for run in runs) for name in runs[0]["test"]},
+    }
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def main() -> None:
             )
             for task in task_specs(at.config, manifests)
         ]
-        results = train_jobs(at, jobs, {job.name: {"strategy": "single", "task": job.name} for job in jobs})
+        tags = {job.name: {"strategy": "single", "task": job.name} for job in jobs}
+        results = train_jobs(at, jobs, tags, more=lambda _result: {})
         with writing("pretrain") as folder:
             for job in jobs:
                 copy_result(job, at.machine, folder / job.name)

@@ -12,11 +12,15 @@ from stages.session import Session, revision
 
 
 def train_jobs(
-    session: Session, jobs: Sequence[TrainJob], tags: Mapping[str, Mapping[str, str]]
+    session: Session,
+    jobs: Sequence[TrainJob],
+    tags: Mapping[str, Mapping[str, str]],
+    more: Callable[[Mapping[str, Any]], Mapping[str, float]],
 ) -> dict[str, dict[str, Any]]:
     """Train a stage's jobs, each with a tracked run of its own; give their results by name.
 
-    Every job is brought to its end first; ValueError then names those that failed.
+    `more` maps a result to further values for its run. Every job is brought to its end first; ValueError then names
+    those that failed.
     """
     runs = {
         job.key: session.tracker.run(
@@ -55,7 +59,7 @@ def train_jobs(
         best = {f"best/{name}/{_metric(outcome.job, name)}": value for name, value in result["val"].items()}
         final = {f"final/{name}/{_metric(outcome.job, name)}": value for name, value in result["test"].items()}
         cost = {"params_m": result["params"] / 1e6, "gmacs": result["flops"] / 2e9, "cost/seconds": result["seconds"]}
-        run.finish({**best, **final, **cost})
+        run.finish({**best, **final, **cost, **more(result)})
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(outcomes)} networks failed; the others are kept:\n" + "\n".join(failed)
