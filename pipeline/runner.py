@@ -43,7 +43,7 @@ Log = Callable[[TrainJob, Mapping[str, Any]], None]
 
 def fit(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log) -> list[JobResult]:
     """Map jobs to results in their order; a failed job leaves the others running. Equal jobs are run once."""
-    todo = {job.key: job for job in jobs if JobFolder(machine.storage, job.key).read_result() is None}
+    todo = unfinished(jobs, machine)
     site = _site(machine, prepared)
     errors: dict[str, str] = {}
     if todo:
@@ -51,6 +51,11 @@ def fit(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log) ->
             run = _one_by_one if min(machine.jobs, len(todo)) == 1 else _at_once
             errors = run(list(todo.values()), machine, site)
     return [_result(job, machine, errors.get(job.key), job.key not in todo) for job in jobs]
+
+
+def unfinished(jobs: Sequence[TrainJob], machine: Machine) -> dict[str, TrainJob]:
+    """Map jobs to those, by key, whose result does not stand in storage yet."""
+    return {job.key: job for job in jobs if JobFolder(machine.storage, job.key).read_result() is None}
 
 
 def _result(job: TrainJob, machine: Machine, error: str | None, cached: bool) -> JobResult:

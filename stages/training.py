@@ -7,7 +7,7 @@ from typing import Any
 from models.tasks import TASKS
 from pipeline.artifacts import ARTIFACTS
 from pipeline.jobs import TrainJob
-from pipeline.runner import fit
+from pipeline.runner import fit, unfinished
 from stages.session import Session, revision
 
 
@@ -38,7 +38,7 @@ def train_jobs(
         )
         for job in jobs
     }
-    tell = progress(session, len({job.key for job in jobs}), jobs[0].train.epochs)
+    tell = progress(session, len(unfinished(jobs, session.machine)), jobs[0].train.epochs)
 
     def log(job: TrainJob, record: Mapping[str, Any]) -> None:
         losses = {f"train/{name}/loss": value for name, value in record["losses"].items()}
