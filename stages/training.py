@@ -8,6 +8,7 @@ from models.tasks import TASKS
 from pipeline.artifacts import ARTIFACTS
 from pipeline.jobs import TrainJob
 from pipeline.runner import fit, unfinished
+from pipeline.tracking import Run
 from stages.session import Session, revision
 
 
@@ -22,22 +23,7 @@ def train_jobs(
     `more` maps a result to further values for its run. Every job is brought to its end first; ValueError then names
     those that failed.
     """
-    runs = {
-        job.key: session.tracker.run(
-            job.key,
-            name=job.name,
-            tags={"stage": session.stage, "job_key": job.key, "git": revision(), **tags.get(job.name, {})},
-            params={
-                "train": job.train.model_dump(),
-                "seed": job.seed,
-                "backbone": job.model.backbone.name,
-                "tasks": ",".join(job.model.task_names),
-                "groups": str(job.model.groups),
-            },
-            parent=session.run,
-        )
-        for job in jobs
-    }
+    runs = {job.key: _open(session, job, tags.get(job.name, {})) for job in jobs}
     tell = progress(session, len(unfinished(jobs, session.machine)), jobs[0].train.epochs)
 
     def log(job: TrainJob, record: Mapping[str, Any]) -> None:
@@ -56,15 +42,33 @@ def train_jobs(
             continue
         if outcome.cached:
             session.say(f"{session.stage} {outcome.job.name}: trained before, taken from storage")
-        best = {f"best/{name}/{_metric(outcome.job, name)}": value for name, value in result["val"].items()}
-        final = {f"final/{name}/{_metric(outcome.job, name)}": value for name, value in result["test"].items()}
-        cost = {"params_m": result["params"] / 1e6, "gmacs": result["flops"] / 2e9, "cost/seconds": result["seconds"]}
-        run.finish({**best, **final, **cost, **more(result)})
+        run.finish({**_values(outcome.job, result), **more(result)})
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(outcomes)} networks failed; the others are kept:\n" + "\n".join(failed)
         )
     return {outcome.job.name: dict(outcome.result or {}) for outcome in outcomes}
+
+
+def _open(session: Session, job: TrainJob, tags: Mapping[str, str]) -> Run:
+    """A job's run, under its stage's; the same job's run again where there was one."""
+    params = {
+        "train": job.train.model_dump(),
+        "seed": job.seed,
+        "backbone": job.model.backbone.name,
+        "tasks": ",".join(job.model.task_names),
+        "groups": str(job.model.groups),
+    }
+    named = {"stage": session.stage, "job_key": job.key, "git": revision(), **tags}
+    return session.tracker.run(job.key, name=job.name, tags=named, params=params, parent=session.run)
+
+
+def _values(job: TrainJob, result: Mapping[str, Any]) -> dict[str, float]:
+    """What a run shows at its end: validation of the kept epoch, test, and what the network costs."""
+    best = {f"best/{name}/{_metric(job, name)}": value for name, value in result["val"].items()}
+    final = {f"final/{name}/{_metric(job, name)}": value for name, value in result["test"].items()}
+    cost = {"params_m": result["params"] / 1e6, "gmacs": result["flops"] / 2e9, "cost/seconds": result["seconds"]}
+    return {**best, **final, **cost}
 
 
 def progress(session: Session, jobs: int, epochs: int) -> Callable[[TrainJob, Mapping[str, Any]], None]:
