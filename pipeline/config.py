@@ -119,7 +119,7 @@ class Trees(Settings):
 
 
 class Branched(Settings):
-    """`init`: every network starts from the backbone's own first weights."""
+    """Each tree is trained once for every seed, from the backbone's own first weights."""
 
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
 

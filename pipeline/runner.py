@@ -24,9 +24,6 @@ from pipeline.storage import JobFolder
 
 POLL_SECONDS = 1.0
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
@@ -47,6 +44,8 @@ def fit(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log) ->
     site = _site(machine, prepared)
     errors: dict[str, str] = {}
     if todo:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
         with _following(list(todo.values()), machine.storage, log):
             run = _one_by_one if min(machine.jobs, len(todo)) == 1 else _at_once
             errors = run(list(todo.values()), machine, site)
@@ -90,7 +89,6 @@ def _one_by_one(jobs: Sequence[TrainJob], machine: Machine, site: Site) -> dict[
 
 def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site) -> dict[str, str]:
     """Run several trainers at a time. More at once than the cluster can hold would wait for one another for ever."""
-    import ray
     from ray import tune
 
     _connect(machine)
@@ -126,7 +124,6 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site) -> dict[str
         message = str(outcome.error) if outcome.error else (outcome.metrics or {}).get("error", "")
         if message:
             errors[config["key"]] = message
-    assert ray.is_initialized()
     return errors
 
 
