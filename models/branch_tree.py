@@ -60,7 +60,10 @@ class BranchTree:
 
         Sum over locations of the mean over branches of the largest 1 - A inside the branch; a single task counts 0.
         """
-        distances = task_distances(affinity)
+        return self.cost_of(task_distances(affinity))
+
+    def cost_of(self, distances: Sequence[Sequence[Sequence[float]]]) -> float:
+        """Map dissimilarities [D][T][T] to `cost`."""
         if (len(distances), len(distances[0])) != (self.num_locations, self.num_tasks):
             shape = f"{len(distances)} locations and {len(distances[0])} tasks"
             raise ValueError(f"affinity has {shape}; the tree has {self.num_locations} and {self.num_tasks}")
