@@ -22,9 +22,10 @@ from pipeline.artifacts import DatasetManifest
 from pipeline.config import Config, Machine, load
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
 from pipeline.loading import Batch, Feed, in_order
-from pipeline.loop import Site, build, splits_of, train
+from pipeline.loop import train
 from pipeline.optimise import build_optimiser
 from pipeline.preparing import declare, open_source, prepare_dataset
+from pipeline.training_state import Site, build, splits_of
 
 IMAGES = 600
 ROUNDS = 5

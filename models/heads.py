@@ -3,11 +3,13 @@
 Shapes: B batch, C channels, O outputs, H W height and width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+POOLING_BINS = (1, 2, 3, 6)  # cells along each side
 FINEST_SHUFFLE = 8  # a stride that pixel shuffle takes alone; beyond, it takes 4 and bilinear the rest
 
 
@@ -49,12 +51,51 @@ class PyramidHead(nn.Module):
         merged = self.laterals[-1](features[-1])
         for lateral, feature in zip(reversed(self.laterals[:-1]), reversed(features[:-1]), strict=True):
             merged = lateral(feature) + _resize(merged, feature.shape[-2:])
-        height, width = merged.shape[-2] * self.stride, merged.shape[-1] * self.stride
-        output = _resize(self.shuffle(self.project(self.smooth(merged))), (height, width))
-        # A backbone pads odd sizes at the right and bottom, its grid is anchored at the top left: cut, don't squeeze.
-        if height >= size[0] and width >= size[1]:
-            return output[..., : size[0], : size[1]]
-        return _resize(output, size)
+        return _to_image(self.shuffle(self.project(self.smooth(merged))), merged, self.stride, size)
+
+
+class PyramidPoolingHead(nn.Module):
+    """Map the last location's features to one vector per pixel, as PSPNet (Zhao et al. 2017, Sec. 3.2).
+
+    The map and its means over 1, 4, 9 and 36 cells, each of those brought to `width` channels, meet in one 3 x 3
+    convolution. It is the head of the branched paper's Cityscapes networks, there with a width of 512.
+    """
+
+    def __init__(self, channels: Sequence[int], reductions: Sequence[int], width: int, outputs: int) -> None:
+        super().__init__()
+        self.stride = reductions[-1]
+        self.pools = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(bins), *_convolution(channels[-1], width, 1)) for bins in POOLING_BINS
+        )
+        self.merge = nn.Sequential(*_convolution(channels[-1] + len(POOLING_BINS) * width, width, 3))
+        self.project = nn.Conv2d(width, outputs, 1)
+
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Map features, finest first, to [B, O, H, W]."""
+        last = features[-1]
+        pooled = [_resize(pool(last), last.shape[-2:]) for pool in self.pools]
+        return _to_image(self.project(self.merge(torch.cat([last, *pooled], 1))), last, self.stride, size)
+
+
+DENSE_HEADS: dict[str, Callable[[Sequence[int], Sequence[int], int, int], nn.Module]] = {
+    "fpn": PyramidHead,
+    "psp": PyramidPoolingHead,
+}
+
+
+def _convolution(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
+def _to_image(output: Tensor, feature: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """Bring an output to the pixels of the image that a feature map of a stride came from."""
+    height, width = feature.shape[-2] * stride, feature.shape[-1] * stride
+    output = _resize(output, (height, width))
+    # A backbone pads odd sizes at the right and bottom, its grid is anchored at the top left: cut, don't squeeze.
+    if height >= size[0] and width >= size[1]:
+        return output[..., : size[0], : size[1]]
+    return _resize(output, size)
 
 
 def _resize(x_BCHW: Tensor, size: Sequence[int]) -> Tensor:

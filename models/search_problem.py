@@ -30,7 +30,8 @@ class Point(NamedTuple):
 class SearchResult:
     """A front by rising budget and falling cost, and how far it is proved.
 
-    No tree within the budget of `points[i]` costs less than `lower_bounds[i]`; where `optimal`, the two are equal.
+    No allowed tree smaller than `points[i + 1]` costs less than `lower_bounds[i]`, and no allowed tree at all less than
+    the last bound; where `optimal`, bounds and costs are equal.
     """
 
     points: list[Point]

@@ -32,7 +32,16 @@ AFFINITY = _schema(
     location=_SMALL, task_a=_TEXT, task_b=_TEXT, value=_REAL, ci_low=_REAL, ci_high=_REAL, null_high=_REAL
 )
 RDMS = _schema(task=_TEXT, location=_SMALL, triangle=pa.list_(pa.float32()))
-TREES = _schema(groups=_TEXT, cost=_REAL, budget=_WHOLE, params=_WHOLE, flops=_WHOLE, method=_TEXT, optimal=pa.bool_())
+TREES = _schema(
+    groups=_TEXT,
+    cost=_REAL,
+    lower_bound=_REAL,
+    budget=_WHOLE,
+    params=_WHOLE,
+    flops=_WHOLE,
+    method=_TEXT,
+    optimal=pa.bool_(),
+)
 TRIALS = _schema(
     job=_TEXT, name=_TEXT, key=_TEXT, seed=_SMALL, split=_TEXT, task=_TEXT, epoch=_SMALL, metric=_TEXT, value=_REAL
 )

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
@@ -58,6 +58,7 @@ class Task(Settings):
     dataset: str
     column: str | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
+    head: str = ""
     head_width: Positive = 32
     options: dict[str, float] = {}
 
@@ -101,27 +102,50 @@ class Affinity(Settings):
     centre: bool = False
 
 
+Amount = str | int | float  # of parameters or FLOPs, or as in "1.3x"
+
+
+def _budget(written: Any) -> Amount | dict[str, Amount]:
+    """One reading and one message, where a union of types would give five."""
+    if isinstance(written, Mapping) and set(written) == {"params", "flops"}:
+        return {str(unit): _amount(written[unit]) for unit in written}
+    if isinstance(written, Mapping | list):
+        raise ValueError(f"{written!r} is no budget: give one number, or {{params: .., flops: ..}}")
+    return _amount(written)
+
+
+def _amount(written: Any) -> Amount:
+    number = written.removesuffix("x") if isinstance(written, str) else str(written)
+    if isinstance(written, bool) or not _is_number(number) or not 0 < float(number) < float("inf"):
+        raise ValueError(f"{written!r} is no budget: give a number, or a multiple of the shared network as 1.3x")
+    return written
+
+
 class Trees(Settings):
-    """Budgets: a number of parameters (or FLOPs), or relative to the fully shared network, as in `1.3x`."""
+    """Budgets: a number of `unit`, or relative to the fully shared network, as in `1.3x`; or {params: .., flops: ..}.
 
-    budgets: Annotated[list[str | int | float], Field(min_length=1)]
+    time_limit_s    what `method: auto` may take on a nominal core; beyond, it turns to the next weaker method
+    """
+
+    budgets: Annotated[list[Annotated[Any, PlainValidator(_budget)]], Field(min_length=1)]
     unit: Literal["params", "flops"] = "params"
-    method: str = "auto"
+    method: Literal["auto", "exhaustive", "exact", "beam"] = "auto"
+    time_limit_s: Annotated[float, Field(gt=0)] = 60.0
     share_first: bool = False
-
-    @field_validator("budgets")
-    @classmethod
-    def _readable(cls, budgets: list[str | int | float]) -> list[str | int | float]:
-        for budget in budgets:
-            if isinstance(budget, str) and not _is_number(budget.removesuffix("x")):
-                raise ValueError(f"{budget!r} is no budget: give a number, or a multiple of the shared network as 1.3x")
-        return budgets
 
 
 class Branched(Settings):
-    """Each tree is trained once for every seed, from the backbone's own first weights."""
+    """Each tree is trained once for every seed.
+
+    start         backbone = the backbone's own first weights; members = the mean of its tasks' single-task networks
+    loss_weights  fixed = the tasks' weights (uniform where all are 1); uncertainty = learned (Kendall et al. 2018)
+    exhaustive    also train every other tree, to see whether those of lower cost do better (paper Fig. 5)
+    """
 
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    start: Literal["backbone", "members"] = "backbone"
+    loss_weights: Literal["fixed", "uncertainty"] = "fixed"
+    exhaustive: bool = False
 
 
 class Report(Settings):

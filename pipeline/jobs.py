@@ -15,8 +15,14 @@ from pipeline.config import ROOT, Config, Train, nearest
 
 # What decides a result once data and settings are given.
 SOURCES = (
-    "models/**/*.py",
-    *(f"pipeline/{name}.py" for name in ("augment", "evaluate", "loading", "loop", "optimise")),
+    "models/sharing/*.py",
+    "models/tasks/*.py",
+    *(f"models/{name}.py" for name in ("accounting", "backbone", "batch_norm", "branch_tree", "bundle")),
+    *(f"models/{name}.py" for name in ("heads", "loss_weights", "spec", "thin_vgg")),
+    *(
+        f"pipeline/{name}.py"
+        for name in ("augment", "evaluate", "loading", "loop", "optimise", "step", "training_state")
+    ),
 )
 
 
@@ -26,7 +32,8 @@ class TrainJob:
 
     `datasets` are (name, fingerprint, weight of being drawn). `reference` holds the single-task networks' validation
     metrics, against which a network for several tasks picks its best epoch; a network for one task needs none.
-    `name` is for people and does not count towards the key.
+    `start` names the jobs of tasks whose weights it starts from (task, key); without them it starts from the backbone.
+    `loss_weights` is a key of `models.loss_weights.LOSS_WEIGHTS`. `name` is for people and does not count.
     """
 
     name: str
@@ -35,6 +42,8 @@ class TrainJob:
     train: Train
     seed: int
     reference: tuple[tuple[str, float], ...] = ()
+    start: tuple[tuple[str, str], ...] = ()
+    loss_weights: str = "fixed"
 
     def __post_init__(self) -> None:
         if len(self.model.tasks) > 1 and {name for name, _ in self.reference} != set(self.model.task_names):
@@ -75,6 +84,7 @@ def task_specs(config: Config, manifests: Mapping[str, DatasetManifest]) -> tupl
                 column=columns[column],
                 weight=task.weight,
                 head_width=task.head_width,
+                head=task.head,
                 options=tuple(sorted(task.options.items())),
             )
         )
@@ -126,6 +136,8 @@ def train_job(
     name: str,
     seed: int,
     reference: Mapping[str, float] | None = None,
+    start: Mapping[str, str] | None = None,
+    loss_weights: str = "fixed",
 ) -> TrainJob:
     """Map a network to the job that trains it on its tasks' data sets under `train`."""
     used = dict.fromkeys(task.dataset for task in model.tasks)
@@ -136,4 +148,6 @@ def train_job(
         train=config.train,
         seed=seed,
         reference=tuple(sorted((reference or {}).items())),
+        start=tuple(sorted((start or {}).items())),
+        loss_weights=loss_weights,
     )

@@ -1,7 +1,7 @@
 """Optimisers and learning-rate schedules, by name."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from timm.optim import create_optimizer_v2
@@ -11,14 +11,17 @@ from torch.optim import Optimizer
 from pipeline.config import Train
 
 
-def build_optimiser(network: nn.Module, train: Train) -> Optimizer:
-    """Map settings to an optimiser; weight decay spares biases and normalisation layers."""
+def build_optimiser(network: nn.Module, train: Train, more: Sequence[nn.Parameter] = ()) -> Optimizer:
+    """Map settings to an optimiser; weight decay spares biases, normalisation layers and `more`, parameters beside."""
     fused: dict[str, Any] = {} if train.optimiser == "lamb" else {"fused": True}
     # timm's "sgd" is Nesterov's, which has no meaning without a momentum; its "momentum" is the plain one.
     name = "momentum" if train.optimiser == "sgd" and not train.momentum else train.optimiser
-    return create_optimizer_v2(
+    optimiser = create_optimizer_v2(
         network, opt=name, lr=train.lr, weight_decay=train.weight_decay, momentum=train.momentum, **fused
     )
+    if more:
+        optimiser.add_param_group({"params": list(more), "weight_decay": 0.0})
+    return optimiser
 
 
 def learning_rate(train: Train, step: int, steps_per_epoch: int) -> float:

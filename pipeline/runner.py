@@ -19,8 +19,10 @@ from typing import Any
 
 from pipeline.config import ROOT, Machine
 from pipeline.jobs import TrainJob
-from pipeline.loop import Diverged, Site, conclude, train
+from pipeline.loop import conclude, train
+from pipeline.step import Diverged
 from pipeline.storage import JobFolder
+from pipeline.training_state import Site
 
 POLL_SECONDS = 1.0
 

@@ -1,63 +1,143 @@
 """Train the fully shared tree, the fully split one, and one tree per budget.    python -m stages.branched
 
-Leaves artifacts/branched/<tree>/ (a bundle), trials.parquet (every metric of every epoch) and metrics.json with Δ_MTL
-against the single-task networks of `pretrain`.
+With `branched.exhaustive` also every other tree. Leaves artifacts/branched/<tree>-s<seed>/ (a bundle), trials.parquet
+(every metric of every epoch), metrics.json with Δ_MTL against the single-task networks of `pretrain`, and
+all_trees.json: cost and Δ_MTL of every tree that was trained, and how the two are related.
 """
 
 from collections.abc import Mapping, Sequence
-from statistics import mean
+from dataclasses import dataclass
+from statistics import mean, stdev
 from typing import Any
 
-from models.accounting import delta_mtl
+from models.branch_tree import Partition
+from models.tree_search import enumerate_trees
 from pipeline.artifacts import ARTIFACTS, TRIALS, read_json, read_manifests, write_json, write_table, writing
-from pipeline.jobs import model_spec, task_specs, train_job
-from pipeline.results import copy_result, trials
-from stages.session import session, start
+from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
+from pipeline.results import copy_result, cost_against_delta, delta_of, read_affinity, trials
+from stages.session import Session, session, start
 from stages.training import train_jobs
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """A tree to train; `request` is the budget that it was chosen for."""
+
+    name: str
+    request: str
+    groups: tuple[Partition, ...]
+    cost: float
 
 
 def main() -> None:
     with session("branched") as at:
-        manifests, single = read_manifests(), read_json(ARTIFACTS / "pretrain" / "metrics.json")
-        tasks, chosen = task_specs(at.config, manifests), read_json(ARTIFACTS / "trees" / "chosen.json")["trees"]
-        reference = {name: row["val"] for name, row in single.items()}
-        jobs, tags = [], {}
-        for tree in chosen:
-            spec = model_spec(at.config, manifests, tasks, tree["groups"])
-            for seed in at.config.branched.seeds:
-                name = f"{tree['name']}-s{seed}"
-                jobs.append(train_job(at.config, manifests, spec, name=name, seed=seed, reference=reference))
-                tags[name] = {"strategy": "branched", "budget": tree["request"] or tree["name"]}
-
-        def delta(result: Mapping[str, Any]) -> float:
-            higher = {name: row["higher_is_better"] for name, row in single.items()}
-            return delta_mtl(result["test"], {name: row["test"] for name, row in single.items()}, higher)
-
-        results = train_jobs(at, jobs, tags, more=lambda result: {"final/delta_mtl": delta(result)})
-        metrics = {}
-        for tree in chosen:
-            runs = [results[f"{tree['name']}-s{seed}"] for seed in at.config.branched.seeds]
-            metrics[tree["name"]] = row = summary(runs, [delta(run) for run in runs])
-            at.run.log({f"delta_mtl/{tree['name'].replace('budget-', '')}": row["delta_mtl"]}, 0)
-            at.say(f"branched {tree['name']}: {row['params']:,} parameters, Δ_MTL {row['delta_mtl']:+.2f} % on test")
+        single, plan = (
+            read_json(ARTIFACTS / "pretrain" / "metrics.json"),
+            read_json(ARTIFACTS / "trees" / "chosen.json"),
+        )
+        chosen = [_chosen(item) for item in plan["trees"]]
+        others = _others(plan) if at.config.branched.exhaustive else []
+        jobs = {tree.name: _jobs(at, tree, single) for tree in (*chosen, *others)}
+        costs = {job.name: tree.cost for tree in (*chosen, *others) for job in jobs[tree.name]}
+        results = train_jobs(
+            at,
+            [job for group in jobs.values() for job in group],
+            {
+                job.name: {"strategy": "branched", "budget": tree.request or tree.name}
+                for tree in (*chosen, *others)
+                for job in jobs[tree.name]
+            },
+            lambda job, result: {"final/delta_mtl": delta_of(result, single), "tree/cost": costs[job.name]},
+        )
+        runs = {name: [results[job.name] for job in group] for name, group in jobs.items()}
+        metrics = {tree.name: summary(tree, runs[tree.name], single) for tree in chosen}
+        for name, row in metrics.items():
+            at.run.log({f"delta_mtl/{name.removeprefix('budget-')}": row["delta_mtl"]}, 0)
+            spread = "" if row["delta_mtl_std"] is None else f" ± {row['delta_mtl_std']:.2f}"
+            at.say(f"branched {name}: {row['params']:,} parameters, Δ_MTL {row['delta_mtl']:+.2f}{spread} % on test")
+        distinct = {tree.groups: tree for tree in reversed([*chosen, *others])}
+        every = [_point(tree, runs[tree.name], single) for tree in reversed(distinct.values())]
+        related = cost_against_delta(every)
+        at.run.log({f"cost_against_delta/{name}": value for name, value in related.items() if value is not None}, 0)
         with writing("branched") as folder:
-            for job in jobs:
+            kept = [job for tree in chosen for job in jobs[tree.name]]
+            for job in kept:
                 copy_result(job, at.machine, folder / job.name)
-            write_table(folder / "trials.parquet", [row for job in jobs for row in trials(job, at.machine)], TRIALS)
+            write_table(folder / "trials.parquet", [row for job in kept for row in trials(job, at.machine)], TRIALS)
             write_json(folder / "metrics.json", metrics)
+            about = {"exhaustive": at.config.branched.exhaustive, "trees_in_all": plan["trees_in_all"]}
+            write_json(folder / "all_trees.json", {**about, **related, "trees": every})
 
 
-def summary(runs: Sequence[Mapping[str, Any]], deltas: Sequence[float]) -> dict[str, Any]:
+def _chosen(item: Mapping[str, Any]) -> Tree:
+    groups = tuple(tuple(row) for row in item["groups"])
+    return Tree(name=item["name"], request=item["request"], groups=groups, cost=item["cost"])
+
+
+def _others(plan: Mapping[str, Any]) -> list[Tree]:
+    """Every tree that was not chosen, in canonical order."""
+    groups = plan["trees"][0]["groups"]
+    affinities = read_affinity(ARTIFACTS / "affinity", plan["tasks"])
+    taken = {_chosen(item).groups for item in plan["trees"]}
+    every = enumerate_trees(len(groups[0]), len(groups))
+    allowed = [tree for tree in every if tree.branches[0] == 1 or not plan["share_first"]]
+    return [
+        Tree(name=f"tree-{number:03d}", request="", groups=tree.groups, cost=tree.cost(affinities))
+        for number, tree in enumerate(allowed, 1)
+        if tree.groups not in taken
+    ]
+
+
+def _jobs(at: Session, tree: Tree, single: Mapping[str, Any]) -> list[TrainJob]:
+    """One job a seed."""
+    manifests, settings = read_manifests(), at.config.branched
+    spec = model_spec(at.config, manifests, task_specs(at.config, manifests), tree.groups)
+    start_from = {name: row["job"] for name, row in single.items()} if settings.start == "members" else {}
+    return [
+        train_job(
+            at.config,
+            manifests,
+            spec,
+            name=f"{tree.name}-s{seed}",
+            seed=seed,
+            reference={name: row["val"] for name, row in single.items()},
+            start=start_from,
+            loss_weights=settings.loss_weights,
+        )
+        for seed in settings.seeds
+    ]
+
+
+def summary(tree: Tree, runs: Sequence[Result], single: Mapping[str, Any]) -> dict[str, Any]:
     """One tree's results over its seeds, with Δ_MTL against the single-task networks on test and on validation."""
+    deltas = [delta_of(run, single) for run in runs]
     return {
+        "cost": tree.cost,
         "delta_mtl": mean(deltas),
-        "delta_mtl_val": mean(run["score"] for run in runs),
+        "delta_mtl_std": stdev(deltas) if len(deltas) > 1 else None,
+        "delta_mtl_val": mean(delta_of(run, single, "val") for run in runs),
         "seeds": len(runs),
         "params": runs[0]["params"],
         "flops": runs[0]["flops"],
         "seconds": sum(run["seconds"] for run in runs),
         "jobs": [run["key"] for run in runs],
         "test": {name: mean(run["test"][name] for run in runs) for name in runs[0]["test"]},
+    }
+
+
+def _point(tree: Tree, runs: Sequence[Result], single: Mapping[str, Any]) -> dict[str, Any]:
+    """One tree as a dot of the paper's Fig. 5."""
+    return {
+        "name": tree.name,
+        "groups": tree.groups,
+        "cost": tree.cost,
+        "params": runs[0]["params"],
+        "flops": runs[0]["flops"],
+        "delta_mtl": [delta_of(run, single) for run in runs],
+        "delta_mtl_val": [delta_of(run, single, "val") for run in runs],
+        "jobs": [run["key"] for run in runs],
     }
 
 

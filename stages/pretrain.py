@@ -10,8 +10,8 @@ from models.tasks import TASKS
 from pipeline.artifacts import ARTIFACTS, read_manifests, write_json, writing
 from pipeline.evaluate import trivial_metrics
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
-from pipeline.loop import splits_of
 from pipeline.results import copy_result
+from pipeline.training_state import splits_of
 from stages.session import Session, session, start
 from stages.training import train_jobs
 
@@ -31,7 +31,7 @@ def main() -> None:
             for task in task_specs(at.config, manifests)
         ]
         tags = {job.name: {"strategy": "single", "task": job.name} for job in jobs}
-        results = train_jobs(at, jobs, tags, more=lambda _result: {})
+        results = train_jobs(at, jobs, tags, more=lambda _job, _result: {})
         with writing("pretrain") as folder:
             for job in jobs:
                 copy_result(job, at.machine, folder / job.name)

@@ -16,18 +16,19 @@ def train_jobs(
     session: Session,
     jobs: Sequence[TrainJob],
     tags: Mapping[str, Mapping[str, str]],
-    more: Callable[[Mapping[str, Any]], Mapping[str, float]],
+    more: Callable[[TrainJob, Mapping[str, Any]], Mapping[str, float]],
 ) -> dict[str, dict[str, Any]]:
     """Train a stage's jobs, each with a tracked run of its own; give their results by name.
 
-    `more` maps a result to further values for its run. Every job is brought to its end first; ValueError then names
-    those that failed.
+    `more` maps a job and its result to further values for its run. Every job is brought to its end first;
+    ValueError then names those that failed.
     """
     runs = {job.key: _open(session, job, tags.get(job.name, {})) for job in jobs}
     tell = progress(session, len(unfinished(jobs, session.machine)), jobs[0].train.epochs)
 
     def log(job: TrainJob, record: Mapping[str, Any]) -> None:
         losses = {f"train/{name}/loss": value for name, value in record["losses"].items()}
+        losses |= {f"train/{name}/weight": value for name, value in record["weights"].items()}
         metrics = {f"val/{name}/{_metric(job, name)}": value for name, value in record["val"].items()}
         runs[job.key].log({**losses, **metrics, "lr": record["lr"], "val/score": record["score"]}, record["epoch"])
         tell(job, record)
@@ -42,7 +43,7 @@ def train_jobs(
             continue
         if outcome.cached:
             session.say(f"{session.stage} {outcome.job.name}: trained before, taken from storage")
-        run.finish({**_values(outcome.job, result), **more(result)})
+        run.finish({**_values(outcome.job, result), **more(outcome.job, result)})
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(outcomes)} networks failed; the others are kept:\n" + "\n".join(failed)
@@ -58,6 +59,8 @@ def _open(session: Session, job: TrainJob, tags: Mapping[str, str]) -> Run:
         "backbone": job.model.backbone.name,
         "tasks": ",".join(job.model.task_names),
         "groups": str(job.model.groups),
+        "loss_weights": job.loss_weights,
+        "start": "members" if job.start else "backbone",
     }
     named = {"stage": session.stage, "job_key": job.key, "git": revision(), **tags}
     return session.tracker.run(job.key, name=job.name, tags=named, params=params, parent=session.run)

@@ -5,16 +5,19 @@ trees.txt, the chosen trees as text.
 """
 
 import json
-
-import torch
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from models.branch_tree import BranchTree
+from models.search_problem import Limit, Point, SearchResult
 from models.sharing.branched import block_costs
 from models.tree_search import best_within, count_trees, pareto_front
-from pipeline.artifacts import ARTIFACTS, TREES, read_manifests, read_table, write_json, write_table, writing
-from pipeline.budgets import budget_limits
+from pipeline.artifacts import ARTIFACTS, TREES, read_manifests, write_json, write_table, writing
+from pipeline.budgets import Costs, Request, requests
 from pipeline.jobs import model_spec, task_specs
-from stages.session import session, start
+from pipeline.results import read_affinity
+from stages.session import Session, session, start
 
 
 def main() -> None:
@@ -24,50 +27,85 @@ def main() -> None:
         names = [task.name for task in tasks]
         shared, split = BranchTree.shared(len(tasks), locations), BranchTree.split(len(tasks), locations)
         spec = model_spec(at.config, manifests, tasks, shared.groups)
-        costs = {unit: block_costs(spec, unit) for unit in ("params", "flops")}
-        limits = budget_limits(settings, *costs[settings.unit])
-        affinities = _affinities(names, locations)
-        found = pareto_front(
-            affinities, *costs[settings.unit], method=settings.method, share_first=settings.share_first
+        costs: dict[str, Costs] = {unit: block_costs(spec, unit) for unit in ("params", "flops")}
+        asked = requests(settings, costs)
+        affinities = read_affinity(ARTIFACTS / "affinity", names)
+        search = partial(
+            pareto_front,
+            affinities,
+            *costs[settings.unit],
+            method=settings.method,
+            share_first=settings.share_first,
+            time_limit_s=settings.time_limit_s,
         )
+        found = search()
+        count = count_trees(len(names), locations - settings.share_first)
         at.say(
-            f"trees: {len(names)} tasks, {locations} locations, {count_trees(len(names), locations):,} trees;"
-            f" {found.method}, {'proved optimal' if found.optimal else 'not proved'}, {len(found.points)} on the front"
+            f"trees: {len(names)} tasks, {locations} locations, {count:,} trees; {found.method},"
+            f" {_proof(found)}, {len(found.points)} on the front"
         )
 
-        def row(tree: BranchTree) -> dict:
+        def row(tree: BranchTree) -> dict[str, Any]:
             sizes = {unit: int(tree.budget(*cost)) for unit, cost in costs.items()}
-            proof = {"method": found.method, "optimal": found.optimal}
-            return {"cost": tree.cost(affinities), "budget": sizes[settings.unit], **sizes, **proof}
+            return {"cost": tree.cost(affinities), "budget": sizes[settings.unit], **sizes}
 
-        chosen = [{"name": "shared", "request": "", "groups": shared.groups, **row(shared)}]
-        for request, limit in limits.items():
-            tree = best_within(found, limit)[0]
-            if tree == split:
-                at.say(f"trees: budget {request} is enough for the fully split tree; that is what it gives")
-            chosen.append({"name": f"budget-{request}", "request": request, "groups": tree.groups, **row(tree)})
-        chosen.append({"name": "split", "request": "", "groups": split.groups, **row(split)})
-        text = "\n\n".join(
-            f"{item['name']}  {item['params']:,} parameters  {item['flops'] / 2e6:,.1f} M multiply-adds"
-            f"  cost {item['cost']:.4f}\n{BranchTree(item['groups']).text(names)}"
-            for item in chosen
+        def end(name: str, tree: BranchTree) -> dict[str, Any]:
+            """Of its size there is no other tree."""
+            proof = {"lower_bound": tree.cost(affinities), "method": found.method, "optimal": True}
+            return {"name": name, "request": "", "groups": tree.groups, **row(tree), **proof}
+
+        chosen = [end("shared", shared)]
+        for request in asked:
+            point, proof = _best(request, found, settings.unit, costs, search)
+            chosen.append({"name": request.name, "request": request.text, "groups": point.tree.groups})
+            chosen[-1] |= {**row(point.tree), **proof}
+            if point.tree == split:
+                at.say(f"trees: budget {request.text} is enough for the fully split tree; that is what it gives")
+        chosen.append(end("split", split))
+        _write(at, names, chosen, found, row, count)
+
+
+def _best(
+    request: Request, found: SearchResult, unit: str, costs: Mapping[str, Costs], search: partial[SearchResult]
+) -> tuple[Point, dict[str, Any]]:
+    """The least-cost tree within a request, and how far that is proved; another unit needs its own search."""
+    others = [Limit(*costs[other], most) for other, most in request.limits.items() if other != unit]
+    result = search(budget=request.limits[unit], limits=others) if others else found
+    point = best_within(result, request.limits[unit])
+    bound = result.lower_bounds[result.points.index(point)]
+    return point, {"lower_bound": bound, "method": result.method, "optimal": result.optimal}
+
+
+def _proof(result: SearchResult) -> str:
+    if result.optimal:
+        return "proved optimal"
+    pairs = zip(result.points, result.lower_bounds, strict=True)
+    gap = max((point.cost - bound) / point.cost for point, bound in pairs if point.cost)
+    return f"not proved: the lower bound is up to {gap:.1%} below the cost"
+
+
+def _write(at: Session, names: list[str], chosen: list[dict], found: SearchResult, row: Any, count: int) -> None:
+    text = "\n\n".join(
+        f"{item['name']}  {item['params']:,} parameters  {item['flops'] / 2e6:,.1f} M multiply-adds"
+        f"  cost {item['cost']:.4f} (at least {item['lower_bound']:.4f})\n{BranchTree(item['groups']).text(names)}"
+        for item in chosen
+    )
+    front = zip(found.points, found.lower_bounds, strict=True)
+    proof = {"method": found.method, "optimal": found.optimal}
+    settings = at.config.trees
+    about = {"unit": settings.unit, "share_first": settings.share_first, "trees_in_all": count, **proof}
+    with writing("trees") as folder:
+        write_table(
+            folder / "trees.parquet",
+            [
+                {"groups": json.dumps(point.tree.groups), "lower_bound": bound, **row(point.tree), **proof}
+                for point, bound in front
+            ],
+            TREES,
         )
-        with writing("trees") as folder:
-            write_table(
-                folder / "trees.parquet",
-                [{"groups": json.dumps(p[0].groups), **row(p[0])} for p in found.points],
-                TREES,
-            )
-            write_json(folder / "chosen.json", {"tasks": names, "unit": settings.unit, "trees": chosen})
-            (folder / "trees.txt").write_text(text + "\n")
-        at.say(text)
-
-
-def _affinities(names: list[str], locations: int) -> torch.Tensor:
-    values = torch.zeros(locations, len(names), len(names), dtype=torch.float64)
-    for row in read_table(ARTIFACTS / "affinity" / "affinity.parquet"):
-        values[row["location"] - 1, names.index(row["task_a"]), names.index(row["task_b"])] = row["value"]
-    return values
+        write_json(folder / "chosen.json", {"tasks": names, "trees": chosen, **about})
+        (folder / "trees.txt").write_text(text + "\n")
+    at.say(text)
 
 
 if __name__ == "__main__":

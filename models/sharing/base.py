@@ -4,7 +4,7 @@ Shapes: B batch, H W height and width.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,10 @@ class SharedModel(nn.Module, ABC):
     @abstractmethod
     def penalty(self) -> Tensor:
         """The strategy's own term of the objective, before λ; zero where there is none."""
+
+    @abstractmethod
+    def start_from(self, members: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take first weights from the states of single-task networks, one for each task."""
 
     @abstractmethod
     def only(self, task: str) -> "SharedModel":

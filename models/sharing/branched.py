@@ -3,7 +3,7 @@
 D locations, T tasks, B batch, C channels, H W height and width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from zlib import crc32
@@ -80,6 +80,18 @@ class BranchedModel(SharedModel):
     def penalty(self) -> Tensor:
         return torch.zeros((), device=self.mean.device)
 
+    def start_from(self, members: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Give every branch the mean of its tasks' single-task weights and running statistics, each head its own."""
+        states = [members[name] for name in self.spec.task_names]
+        for location, branches in enumerate(self.blocks):
+            for branch, tasks in enumerate(self.tree.members(location)):
+                parts = [_under(states[task], f"blocks.{location}.0.") for task in tasks]
+                _block(branches, branch).load_state_dict(
+                    {key: _mean([part[key] for part in parts]) for key in parts[0]}
+                )
+        for head, state in zip(self.heads, states, strict=True):
+            head.load_state_dict(_under(state, "heads.0."))
+
     def only(self, task: str) -> "BranchedModel":
         index = self.spec.task_names.index(task)
         alone = replace(self.spec, tasks=(self.spec.tasks[index],), groups=((0,),) * self.tree.num_locations)
@@ -107,6 +119,15 @@ def block_costs(spec: ModelSpec, unit: str) -> tuple[list[int], list[int]]:
             state = block.eval()(state)
         features.append(block.as_map(state))
     return costs, [count_flops(head, features, spec.backbone.size) for head in heads]
+
+
+def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    """The mean of weights; of counters, which say how long a network was trained, the first."""
+    return torch.stack(list(values)).mean(0) if values[0].is_floating_point() else values[0]
 
 
 def _params(module: nn.Module) -> int:

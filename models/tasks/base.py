@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from models.heads import DENSE_HEADS
 from models.spec import TaskSpec
 
 NAMED_LAYOUTS = ("class", "flags", "mask", "points")  # their values are indices of class names
@@ -27,6 +28,8 @@ class Task(ABC):
     metric_name: ClassVar[str]
     higher_is_better: ClassVar[bool]
     options: ClassVar[Mapping[str, float]] = {}
+    heads: ClassVar[tuple[str, ...]] = ()  # names that `spec.head` may take
+    laplace: ClassVar[bool] = False  # the loss is an absolute error, not the logarithm of a probability
 
     def __init__(self, spec: TaskSpec) -> None:
         column = f"task {spec.name!r}: column {spec.column_name!r} of {spec.dataset!r}"
@@ -34,6 +37,9 @@ class Task(ABC):
             raise ValueError(f"{column} has layout {spec.column.layout!r}, {spec.kind} learns from {self.layout!r}")
         if self.layout in NAMED_LAYOUTS and not spec.column.classes:
             raise ValueError(f"{column} names no classes, {spec.kind} needs them")
+        if spec.head not in ("", *self.heads):
+            choice = f"use one of {', '.join(self.heads)}" if self.heads else f"{spec.kind} has one head only"
+            raise ValueError(f"task {spec.name!r}: no head {spec.head!r}; {choice}")
         self.spec = spec
         self.classes = spec.column.classes
         self.settings: Mapping[str, float] = {**self.options, **_known(spec, self.options)}
@@ -79,6 +85,21 @@ class Task(ABC):
     @abstractmethod
     def render_target(self, target: Tensor, size: tuple[int, int]) -> Tensor | str:
         """Map one image's target and its size (H, W) to a picture uint8 [3, H, W], or to a line of text."""
+
+
+class DenseTask(Task):
+    """A kind with an output per pixel; its head is one of `DENSE_HEADS`, the first unless the spec names another."""
+
+    heads: ClassVar = tuple(DENSE_HEADS)
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Numbers of raw output per pixel."""
+
+    def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
+        make = DENSE_HEADS[self.spec.head or self.heads[0]]
+        return make(channels, reductions, self.spec.head_width, self.outputs)
 
 
 def _known(spec: TaskSpec, options: Mapping[str, float]) -> Mapping[str, float]:

@@ -3,19 +3,17 @@
 Shapes: B batch, N training images, H W height and width.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric
 
-from models.heads import PyramidHead
-from models.tasks.base import Task
+from models.tasks.base import DenseTask
 from models.tasks.pictures import ramp_picture
 
 
-class Depth(Task):
+class Depth(DenseTask):
     """Map an image to depth [H, W] in the column's unit, learned by the L1 distance of log depth.
 
     The raw output is log(depth / scale), so that depth is positive and the loss and its gradient are of order 1 in any
@@ -26,10 +24,12 @@ class Depth(Task):
     layout = "field"
     metric_name = "rmse"
     higher_is_better = False
+    laplace = True
     options: ClassVar = {"scale": 1.0}
 
-    def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
-        return PyramidHead(channels, reductions, self.spec.head_width, 1)
+    @property
+    def outputs(self) -> int:
+        return 1
 
     def target(self, raw: Tensor) -> Tensor:
         return raw

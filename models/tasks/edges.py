@@ -3,24 +3,22 @@
 Shapes: B batch, N training images, H W height and width.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryPrecisionRecallCurve
 
-from models.heads import PyramidHead
 from models.spec import IGNORE, TaskSpec
-from models.tasks.base import Task
+from models.tasks.base import DenseTask
 from models.tasks.pictures import grey_picture
 
 THRESHOLDS = 51  # 0, 0.02, ..., 1; the time of an update grows with their number
 
 
-class Edges(Task):
+class Edges(DenseTask):
     """Map an image to edge strength 0..1 [H, W], learned by class-balanced cross-entropy (HED: Xie and Tu 2015, Eq. 2).
 
     An edge pixel weighs `positive_weight`, any other 1 - `positive_weight`, and the loss is the weighted mean. F1 is
@@ -41,8 +39,9 @@ class Edges(Task):
                 "0 = no edge, 1 = edge"
             )
 
-    def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
-        return PyramidHead(channels, reductions, self.spec.head_width, 1)
+    @property
+    def outputs(self) -> int:
+        return 1
 
     def target(self, raw: Tensor) -> Tensor:
         return raw

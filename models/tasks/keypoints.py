@@ -3,25 +3,23 @@
 Shapes: B batch, N training images, P points, H W height and width, C point classes, K candidate peaks.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from math import log, pi
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from models.heads import PyramidHead
-from models.tasks.base import Task
+from models.tasks.base import DenseTask
 from models.tasks.pictures import heat_picture
 from models.tasks.summed import Summed, ratio
 
 UNLABELLED = -2  # the class of every point of an unlabelled image
 
 
-class Keypoints(Task):
+class Keypoints(DenseTask):
     """Map an image to one heat map per point class [C, H, W], learned by balanced cross-entropy.
 
     The wanted heat is the largest of the gaussians around the points, of width `sigma` pixels in an image whose longer
@@ -39,8 +37,9 @@ class Keypoints(Task):
     higher_is_better = True
     options: ClassVar = {"sigma": 1.5, "tolerance": 0.05}
 
-    def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
-        return PyramidHead(channels, reductions, self.spec.head_width, len(self.classes))
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
 
     def target(self, raw: Tensor) -> Tensor:
         return raw

@@ -3,21 +3,19 @@
 Shapes: B batch, N training images, H W height and width, I instance ids.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 
-from models.heads import PyramidHead
 from models.spec import IGNORE
-from models.tasks.base import Task
+from models.tasks.base import DenseTask
 from models.tasks.pictures import wheel_picture
 from models.tasks.summed import Summed, ratio
 
 
-class Offsets(Task):
+class Offsets(DenseTask):
     """Map an image to the vectors (dx, dy) in pixels [2, H, W] that lead to the instance's centroid, learned by L1.
 
     The centroid is the mean of the pixels that are visible. The raw output is in units of `reach` x the longer side, a
@@ -28,10 +26,12 @@ class Offsets(Task):
     layout = "instances"
     metric_name = "epe"
     higher_is_better = False
+    laplace = True
     options: ClassVar = {"reach": 0.1}
 
-    def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
-        return PyramidHead(channels, reductions, self.spec.head_width, 2)
+    @property
+    def outputs(self) -> int:
+        return 2
 
     def target(self, raw: Tensor) -> Tensor:
         batch, height, width = raw.shape

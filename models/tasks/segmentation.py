@@ -3,21 +3,18 @@
 Shapes: B batch, N training images, H W height and width, C classes.
 """
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from models.heads import PyramidHead
 from models.spec import IGNORE
-from models.tasks.base import Task
+from models.tasks.base import DenseTask
 from models.tasks.pictures import mask_picture
 
 
-class Segmentation(Task):
+class Segmentation(DenseTask):
     """Map an image to class indices uint8 [H, W], learned by cross-entropy.
 
     mIoU is the intersection over union of each class over the whole split, averaged over the classes that occur in
@@ -28,8 +25,9 @@ class Segmentation(Task):
     metric_name = "miou"
     higher_is_better = True
 
-    def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
-        return PyramidHead(channels, reductions, self.spec.head_width, len(self.classes))
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
 
     def target(self, raw: Tensor) -> Tensor:
         return raw

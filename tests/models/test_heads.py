@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.heads import PooledHead, PyramidHead
+from models.heads import DENSE_HEADS, PooledHead, PyramidHead, PyramidPoolingHead
 
 STRIDES = [(4, 8, 16, 32), (16, 16, 16, 16), (2, 4), (8,), (32,), (1, 1), (14, 14)]
 
@@ -25,11 +25,14 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.mark.parametrize("name", list(DENSE_HEADS))
 @pytest.mark.parametrize("reductions", STRIDES)
 @pytest.mark.parametrize("size", [(64, 64), (37, 51), (33, 80)])
 @pytest.mark.parametrize("pad", [True, False])
-def test_pyramid_gives_one_vector_per_pixel(reductions: tuple[int, ...], size: tuple[int, int], pad: bool) -> None:
-    head = PyramidHead(channels(reductions), reductions, width=8, outputs=5)
+def test_a_dense_head_gives_one_vector_per_pixel(
+    name: str, reductions: tuple[int, ...], size: tuple[int, int], pad: bool
+) -> None:
+    head = DENSE_HEADS[name](channels(reductions), reductions, 8, 5)
     assert head(features(reductions, size, pad), size).shape == (2, 5, *size)
 
 
@@ -95,3 +98,18 @@ def test_heads_run_under_autocast(head: nn.Module) -> None:
         output = head([torch.randn(2, 4, 8, 8)], (64, 64))
     assert output.dtype == torch.bfloat16
     assert output.isfinite().all()
+
+
+@pytest.mark.parametrize(("outputs", "number"), [(19, 23_083_539), (2, 23_074_818), (1, 23_074_305)])
+def test_pyramid_pooling_has_the_parameters_of_the_cityscapes_networks(outputs: int, number: int) -> None:
+    with torch.device("meta"):
+        head = PyramidPoolingHead([2048], [8], width=512, outputs=outputs)
+    assert sum(parameter.numel() for parameter in head.parameters()) == number
+
+
+def test_pyramid_pooling_sees_the_whole_image_everywhere() -> None:
+    head = PyramidPoolingHead([3], [8], width=8, outputs=1).eval()
+    (feature,) = features((8,), (96, 96))
+    moved = feature.clone()
+    moved[:, :, 0, 0] += 100
+    assert (head([moved], (96, 96)) != head([feature], (96, 96))).all()

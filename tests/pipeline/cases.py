@@ -11,8 +11,8 @@ from pipeline.artifacts import DatasetManifest, write_manifests
 from pipeline.config import Config, Machine
 from pipeline.datasets import Source
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
-from pipeline.loop import Site
 from pipeline.preparing import declare, prepare_dataset
+from pipeline.training_state import Site
 from tests.pipeline.number_source import SIZE
 
 KINDS = {

@@ -12,10 +12,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from models.branch_tree import BranchTree
-from pipeline import loop
 from pipeline.artifacts import read_manifests
 from pipeline.jobs import TrainJob
-from pipeline.loop import Diverged, conclude, train
+from pipeline.loop import conclude, train
+from pipeline.step import Diverged, check_finite
+from pipeline.storage import JobFolder
+from pipeline.training_state import Site, begin
 from tests.pipeline.cases import DECODING, make_job, prepare, settings, site
 from tests.pipeline.number_source import Numbers, rows
 
@@ -47,12 +49,12 @@ def _rank(rank: int, world: int, folder: str, prepared: str) -> None:
     dist.destroy_process_group()
 
 
-def _leave_together(job: TrainJob, where: loop.Site) -> None:
+def _leave_together(job: TrainJob, where: Site) -> None:
     """A loss that is not finite on one rank stops them all."""
-    run = loop._start(job, where)
+    run = begin(job, where)
     run.sums[0] = float("nan") if where.rank == 1 else 1.0
     with pytest.raises(Diverged):
-        loop._check_finite(job, where, run)
+        check_finite(job, where, run)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def two_ranks(numbers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def state(job: TrainJob, storage: Path, name: str) -> Mapping[str, Tensor]:
-    found = loop.JobFolder(str(storage), job.key).read_state(name)
+    found = JobFolder(str(storage), job.key).read_state(name)
     assert found is not None
     return found
 
@@ -92,10 +94,10 @@ def test_two_ranks_are_one(case: str, numbers: Path, two_ranks: Path, tmp_path: 
     for name, value in records[-1].val.items():
         assert first[-1][name] == pytest.approx(value, rel=1e-3)
     single = conclude(job, site(numbers, tmp_path))
-    double = loop.JobFolder(str(two_ranks), job.key).read_result()
+    double = JobFolder(str(two_ranks), job.key).read_result()
     assert double is not None
     assert double["test"] == pytest.approx(single["test"], rel=1e-3)
-    history = [loop.JobFolder(str(folder), job.key).read_history()[-1] for folder in (tmp_path, two_ranks)]
+    history = [JobFolder(str(folder), job.key).read_history()[-1] for folder in (tmp_path, two_ranks)]
     assert history[1]["losses"] == pytest.approx(history[0]["losses"], rel=1e-4)
 
 

@@ -19,8 +19,11 @@ from pipeline.artifacts import read_manifests, shards, write_manifests
 from pipeline.config import Train
 from pipeline.evaluate import network_metrics, trivial_metrics
 from pipeline.jobs import TrainJob
-from pipeline.loop import Diverged, EpochRecord, build, conclude, splits_of, train
+from pipeline.loop import conclude, train
 from pipeline.optimise import SCHEDULES, build_optimiser, learning_rate
+from pipeline.step import Diverged
+from pipeline.storage import JobFolder
+from pipeline.training_state import EpochRecord, build, splits_of
 from tests.pipeline.cases import DECODING, QUIET, make_job, prepare, same, settings, site
 from tests.pipeline.number_source import Numbers, labels_of, rows
 
@@ -40,7 +43,7 @@ def job(prepared: Path, *arguments: Any, **changes: Any) -> TrainJob:
 
 
 def weights(job: TrainJob, storage: Path) -> dict[str, Tensor]:
-    state = loop.JobFolder(str(storage), job.key).read_state("checkpoint.pt")
+    state = JobFolder(str(storage), job.key).read_state("checkpoint.pt")
     assert state is not None
     return state["network"]
 
@@ -61,12 +64,12 @@ def uninterrupted(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     torch.set_num_threads(1)
     storage, mine = tmp_path_factory.mktemp("whole"), job(prepared, **LIVELY)
     records = list(train(mine, site(prepared, storage)))
-    return mine, records, loop.JobFolder(str(storage), mine.key).read_state("checkpoint.pt") or {}
+    return mine, records, JobFolder(str(storage), mine.key).read_state("checkpoint.pt") or {}
 
 
 def assert_same_end(mine: TrainJob, storage: Path, records: list[EpochRecord], expected: tuple) -> None:
     _, whole, state = expected
-    found = loop.JobFolder(str(storage), mine.key).read_state("checkpoint.pt") or {}
+    found = JobFolder(str(storage), mine.key).read_state("checkpoint.pt") or {}
     assert same(found["network"], state["network"])
     assert same(found["average"], state["average"])
     assert timeless(records) == timeless(whole)
@@ -87,7 +90,7 @@ def test_stopped_inside_an_epoch(
     prepared: Path, tmp_path: Path, uninterrupted: tuple, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     mine, where = uninterrupted[0], site(prepared, tmp_path, loader_workers=workers)
-    steps, taken = 0, loop._step
+    steps, taken = 0, loop.take_step
 
     def failing(*arguments: Any) -> None:
         nonlocal steps
@@ -97,7 +100,7 @@ def test_stopped_inside_an_epoch(
         taken(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_step", failing)
+        patch.setattr(loop, "take_step", failing)
         patch.setattr(loop, "CHECK_EVERY", 1)
         patch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
         for _ in range(2):
@@ -110,7 +113,7 @@ def test_stopped_inside_an_epoch(
 def test_a_finished_job_is_not_trained_again(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, where = job(prepared), site(prepared, tmp_path)
     records = list(train(mine, where))
-    monkeypatch.setattr(loop, "_step", None)
+    monkeypatch.setattr(loop, "take_step", None)
     assert list(train(mine, where)) == records
     assert [record.epoch for record in records] == [1, 2]
     assert records[-1].step == 2 * loop._feed(mine, where).steps_per_epoch
@@ -214,26 +217,26 @@ def test_divergence_names_the_task(prepared: Path, tmp_path: Path, lr: float) ->
     mine = job(prepared, ("scene", "depth"), **QUIET | {"lr": lr, "epochs": 2})
     with pytest.raises(Diverged, match=r"scene-depth: the loss of .*depth.* is not finite at step .*lower train.lr"):
         list(train(mine, site(prepared, tmp_path)))
-    assert loop.JobFolder(str(tmp_path), mine.key).read_result() is None
+    assert JobFolder(str(tmp_path), mine.key).read_result() is None
 
 
 def test_ema_is_the_decayed_mean_of_the_weights(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[str, Tensor]] = []
-    taken = loop._step
+    taken = loop.take_step
 
     def watched(*arguments: Any) -> None:
         taken(*arguments)
         seen.append({name: value.clone() for name, value in arguments[2].network.state_dict().items()})
 
-    monkeypatch.setattr(loop, "_step", watched)
+    monkeypatch.setattr(loop, "take_step", watched)
     mine = job(prepared, **QUIET | {"ema": 0.8})
     list(train(mine, site(prepared, tmp_path)))
     expected = seen[0]
     for state in seen[1:]:
         expected = {name: 0.8 * value + 0.2 * state[name] for name, value in expected.items()}
-    best = loop.JobFolder(str(tmp_path), mine.key).read_state("best.pt") or {}
+    best = JobFolder(str(tmp_path), mine.key).read_state("best.pt") or {}
     for name, value in best.items():
         if value.is_floating_point():
             torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
@@ -266,7 +269,7 @@ def test_conclude_writes_what_was_kept(prepared: Path, tmp_path: Path) -> None:
 def test_which_epoch_is_kept(prepared: Path, select: str) -> None:
     mine = job(prepared, select=select)
     scores = [math.nan, 0.2, 0.5, 0.5, math.nan, 0.1]
-    fields: dict[str, Any] = {"step": 0, "losses": {}, "val": {}, "lr": 0.0, "seconds": 0.0}
+    fields: dict[str, Any] = {"step": 0, "losses": {}, "weights": {}, "val": {}, "lr": 0.0, "seconds": 0.0}
     history = [EpochRecord(epoch=i + 1, score=score, **fields) for i, score in enumerate(scores)]
     assert loop._best(history, mine).epoch == {"best": 3, "last": 6}[select]
     assert loop._best(history[:1], mine).epoch == 1
