@@ -17,7 +17,10 @@ from tests.models.task_cases import spec as task_spec
 SIZE = (64, 64)
 KINDS = ("classification", "depth", "segmentation", "keypoints")
 SMALL = ["test_resnet", "test_byobnet", "test_vit"]
-LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "mobilenetv3_small_050", "convnext_atto")]
+LARGE = [
+    *("resnet18", "resnet34", "resnet50", "densenet121", "mobilenetv3_large_100", "convnext_tiny"),
+    *("swin_tiny_patch4_window7_224", "davit_tiny", "vit_small_patch16_224"),
+]
 
 
 def spec(groups: tuple[tuple[int, ...], ...], backbone: str = "test_resnet", size: tuple[int, int] = SIZE) -> ModelSpec:
@@ -51,19 +54,32 @@ TREES += [BranchTree.shared(3, 4).groups, BranchTree.split(4, 4).groups, BranchT
 IMAGES = torch.randint(0, 256, (3, 3, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("backbone", [*SMALL, *LARGE])
+@pytest.mark.parametrize("backbone", SMALL)
 @pytest.mark.parametrize("groups", TREES)
 def test_parameters_are_the_trees_budget(groups: tuple[tuple[int, ...], ...], backbone: str) -> None:
     model = build(groups, backbone)
     assert count_params(model) == model.tree.budget(*block_costs(model.spec, "params"))
 
 
-@pytest.mark.parametrize("backbone", [*SMALL, *LARGE])
+@pytest.mark.parametrize("backbone", SMALL)
 @pytest.mark.parametrize("groups", TREES[-4:])
 def test_flops_are_the_trees_budget(groups: tuple[tuple[int, ...], ...], backbone: str) -> None:
     model = build(groups, backbone)
     expected = model.tree.budget(*block_costs(model.spec, "flops"))
     assert count_flops(model, torch.zeros(1, 3, *SIZE)) == expected > 0
+
+
+@pytest.mark.parametrize("backbone", LARGE)
+def test_the_backbones_of_the_field_make_any_tree(backbone: str) -> None:
+    """One tree that leaves at every depth: its sizes, each shared block once, each task alone as within the whole."""
+    model = build(((0, 0, 0), (0, 0, 1), (0, 0, 1), (0, 2, 1)), backbone).eval()
+    assert count_params(model) == model.tree.budget(*block_costs(model.spec, "params"))
+    assert count_flops(model, torch.zeros(1, 3, *SIZE)) == model.tree.budget(*block_costs(model.spec, "flops"))
+    with torch.no_grad():
+        whole = model(IMAGES[:1])
+        alone = model.only("my_depth")(IMAGES[:1])
+    assert torch.equal(alone["my_depth"], whole["my_depth"])
+    assert whole["my_segmentation"].shape[-2:] == SIZE
 
 
 @pytest.mark.parametrize("groups", TREES)
@@ -120,6 +136,26 @@ def test_all_branches_start_from_the_same_weights(groups: tuple[tuple[int, ...],
     with torch.no_grad():
         found, expected = model(IMAGES), split(IMAGES)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("groups", TREES[:6])
+def test_branches_start_from_the_mean_of_their_members(groups: tuple[tuple[int, ...], ...]) -> None:
+    model, names = build(groups), [f"my_{kind}" for kind in KINDS[: len(groups[0])]]
+    alone = [shaken(build(BranchTree.shared(len(names), 4).groups, seed=s).only(name)) for s, name in enumerate(names)]
+    model.start_from({name: single.state_dict() for name, single in zip(names, alone, strict=True)})
+    for location, row in enumerate(groups):
+        for branch, block in enumerate(model.blocks[location].children()):
+            members = [alone[task].blocks[location].get_submodule("0") for task, own in enumerate(row) if own == branch]
+            for key, value in block.state_dict().items():
+                if value.is_floating_point():
+                    wanted = sum(member.state_dict()[key] for member in members) / len(members)
+                    torch.testing.assert_close(value, wanted)
+    model.eval()
+    split = build(BranchTree.split(len(names), 4).groups).eval()
+    split.start_from({name: single.state_dict() for name, single in zip(names, alone, strict=True)})
+    with torch.no_grad():
+        for name, single in zip(names, alone, strict=True):
+            assert torch.equal(split(IMAGES)[name], single(IMAGES)[name]), "alone in all its branches"
 
 
 def test_adding_a_task_leaves_the_others_first_weights() -> None:

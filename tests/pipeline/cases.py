@@ -83,6 +83,8 @@ def make_job(
     groups: Sequence[Sequence[int]] | None = None,
     seed: int = 0,
     weights: Sequence[float] = (),
+    loss_weights: str = "fixed",
+    start: Mapping[str, str] | None = None,
     **train: Any,
 ) -> TrainJob:
     """A job on the tiny data set; the tree is the fully shared one unless `groups` says otherwise."""
@@ -93,7 +95,8 @@ def make_job(
     config = Config.model_validate(raw)
     spec = model_spec(config, manifests, task_specs(config, manifests), groups or [[0] * len(tasks)] * 4)
     reference = dict.fromkeys(tasks, 0.5)
-    return train_job(config, manifests, spec, name="-".join(tasks), seed=seed, reference=reference)
+    more: dict[str, Any] = {"reference": reference, "start": start, "loss_weights": loss_weights}
+    return train_job(config, manifests, spec, name="-".join(tasks), seed=seed, **more)
 
 
 def site(prepared: Path, storage: Path, **changes: Any) -> Site:

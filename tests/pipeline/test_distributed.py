@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(DECODING)]
 CASES: dict[str, dict[str, Any]] = {
     "shared": {"clip": 0.1, "momentum": 0.9},
     "tree": {"groups": ((0, 0, 0), (0, 0, 1), (0, 1, 2), (0, 1, 2)), "augment": {"flip": 0.5, "crop": 0.6}},
-    "averaged": {"groups": BranchTree.split(3, 4).groups, "ema": 0.7, "clip": 0.1},
+    "averaged": {"groups": BranchTree.split(3, 4).groups, "ema": 0.7, "clip": 0.1, "loss_weights": "uncertainty"},
 }
 STEPS: dict[str, Any] = {"optimiser": "sgd", "lr": 0.05, "epochs": 1, "batch": 6}
 TASKS = ("kind", "field", "mask")
@@ -99,6 +99,7 @@ def test_two_ranks_are_one(case: str, numbers: Path, two_ranks: Path, tmp_path: 
     assert double["test"] == pytest.approx(single["test"], rel=1e-3)
     history = [JobFolder(str(folder), job.key).read_history()[-1] for folder in (tmp_path, two_ranks)]
     assert history[1]["losses"] == pytest.approx(history[0]["losses"], rel=1e-4)
+    assert history[1]["weights"] == pytest.approx(history[0]["weights"], rel=1e-4)
 
 
 def test_a_checkpoint_of_two_ranks_goes_on_with_one(numbers: Path, two_ranks: Path) -> None:

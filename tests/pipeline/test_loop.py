@@ -62,7 +62,7 @@ LIVELY = {"epochs": 3, "ema": 0.9, "clip": 1.0, "optimiser": "adamw", "augment":
 @pytest.fixture(scope="module")
 def uninterrupted(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, list, dict]:
     torch.set_num_threads(1)
-    storage, mine = tmp_path_factory.mktemp("whole"), job(prepared, **LIVELY)
+    storage, mine = tmp_path_factory.mktemp("whole"), job(prepared, loss_weights="uncertainty", **LIVELY)
     records = list(train(mine, site(prepared, storage)))
     return mine, records, JobFolder(str(storage), mine.key).read_state("checkpoint.pt") or {}
 
@@ -72,6 +72,7 @@ def assert_same_end(mine: TrainJob, storage: Path, records: list[EpochRecord], e
     found = JobFolder(str(storage), mine.key).read_state("checkpoint.pt") or {}
     assert same(found["network"], state["network"])
     assert same(found["average"], state["average"])
+    assert same(found["weighing"], state["weighing"])
     assert timeless(records) == timeless(whole)
 
 
@@ -108,6 +109,48 @@ def test_stopped_inside_an_epoch(
                 list(train(mine, where))
         assert (where.folder(mine).read_state("checkpoint.pt") or {})["step"] % 4 > 0, "inside an epoch"
     assert_same_end(mine, tmp_path, list(train(mine, where)), uninterrupted)
+
+
+def test_learned_loss_weights_move_are_recorded_and_leave_the_network_as_large_as_it_was(
+    prepared: Path, tmp_path: Path
+) -> None:
+    mine, plain = (job(prepared, loss_weights=name, select="last") for name in ("uncertainty", "fixed"))
+    records = [list(train(one, site(prepared, tmp_path)))[-1] for one in (mine, plain)]
+    assert all(weight != 1 for weight in records[0].weights.values())
+    assert set(records[1].weights.values()) == {1}
+    results = [conclude(one, site(prepared, tmp_path)) for one in (mine, plain)]
+    assert results[0]["params"] == results[1]["params"]
+    assert results[0]["weights"] == pytest.approx(dict(records[0].weights))
+    assert (
+        bundle.load(tmp_path / "jobs" / mine.key / "bundle").network.state_dict().keys() == first_weights(plain).keys()
+    )
+
+
+def test_a_network_starts_from_its_members(prepared: Path, tmp_path: Path) -> None:
+    """With no step taken at all, the split tree is the single-task networks that it starts from."""
+    where, still = site(prepared, tmp_path), {"lr": 1e-30, "weight_decay": 0.0, "select": "last"}
+    alone = {name: job(prepared, (name,)) for name in ("scene", "depth")}
+    for one in alone.values():
+        list(train(one, where))
+        conclude(one, where)
+    start = {name: one.key for name, one in alone.items()}
+    mine = job(prepared, groups=[[0, 1]] * 4, start=start, epochs=1, **still)
+    assert mine.key != job(prepared, groups=[[0, 1]] * 4, epochs=1, **still).key
+    list(train(mine, where))
+    found = weights(mine, tmp_path)
+    for task, one in enumerate(alone.values()):
+        own = JobFolder(str(tmp_path), one.key).read_state("best.pt") or {}
+        for key, value in own.items():
+            part, _, rest = key.partition(".")
+            place = f"blocks.{rest.replace('.0.', f'.{task}.', 1)}" if part == "blocks" else f"heads.{task}.{rest[2:]}"
+            if "running" not in key and value.is_floating_point():
+                assert torch.equal(found[place], value), key
+
+
+def test_a_start_that_is_gone_is_named(prepared: Path, tmp_path: Path) -> None:
+    mine = job(prepared, start={"scene": "0123", "depth": "4567"})
+    with pytest.raises(ValueError, match=r"task 'depth' to start from, job 4567, are not in"):
+        list(train(mine, site(prepared, tmp_path)))
 
 
 def test_a_finished_job_is_not_trained_again(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
