@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from models.branch_tree import Partition
+from models.branch_tree import BranchTree, Partition
 from models.tree_search import enumerate_trees
 from pipeline.artifacts import ARTIFACTS, TRIALS, read_json, read_manifests, write_json, write_table, writing
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
@@ -44,11 +44,7 @@ def main() -> None:
         results = train_jobs(
             at,
             [job for group in jobs.values() for job in group],
-            {
-                job.name: {"strategy": "branched", "budget": tree.request or tree.name}
-                for tree in (*chosen, *others)
-                for job in jobs[tree.name]
-            },
+            {job.name: _tags(tree, plan["tasks"]) for tree in (*chosen, *others) for job in jobs[tree.name]},
             lambda job, result: {"final/delta_mtl": delta_of(result, single), "tree/cost": costs[job.name]},
         )
         runs = {name: [results[job.name] for job in group] for name, group in jobs.items()}
@@ -69,6 +65,11 @@ def main() -> None:
             write_json(folder / "metrics.json", metrics)
             about = {"exhaustive": at.config.branched.exhaustive, "trees_in_all": plan["trees_in_all"]}
             write_json(folder / "all_trees.json", {**about, **related, "trees": every})
+
+
+def _tags(tree: Tree, tasks: Sequence[str]) -> dict[str, str]:
+    drawing = f"```\n{BranchTree(tree.groups).text(tasks)}\n```"  # the tracking page shows it as the run's description
+    return {"strategy": "branched", "budget": tree.request or tree.name, "mlflow.note.content": drawing}
 
 
 def _chosen(item: Mapping[str, Any]) -> Tree:

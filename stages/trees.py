@@ -105,6 +105,8 @@ def _write(at: Session, names: list[str], chosen: list[dict], found: SearchResul
         )
         write_json(folder / "chosen.json", {"tasks": names, "trees": chosen, **about})
         (folder / "trees.txt").write_text(text + "\n")
+    for name in ("trees.txt", "chosen.json"):
+        at.run.artifact(ARTIFACTS / "trees" / name)
     at.say(text)
 
 
