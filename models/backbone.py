@@ -13,6 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+import models.thin_vgg  # noqa: F401 - adds its networks to timm's
 from models.spec import BackboneSpec
 
 
@@ -120,6 +121,12 @@ def _resnet(net: Any) -> Cut:
     return [net.conv1, net.bn1, net.act1, net.maxpool], [net.layer1, net.layer2, net.layer3, net.layer4], [], _same
 
 
+def _vgg(net: Any) -> Cut:
+    layers = list(net.features)
+    ends = [place + 1 for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+    return [], [nn.Sequential(*layers[low:high]) for low, high in pairwise([0, *ends])], [], _same
+
+
 def _densenet(net: Any) -> Cut:
     parts = dict(net.features.named_children())
     stem = [part for name, part in parts.items() if not name.startswith(("denseblock", "transition", "norm5"))]
@@ -167,6 +174,7 @@ def _vit(net: Any) -> Cut:
 
 FAMILIES: dict[str, Callable[[Any], Cut]] = {
     "ResNet": _resnet,
+    "VGG": _vgg,
     "DenseNet": _densenet,
     "EfficientNet": _efficientnet,
     "MobileNetV3": _mobilenetv3,

@@ -6,7 +6,7 @@ Importing this module costs nothing (no torch), so that configuration and data r
 
 from dataclasses import dataclass, field
 
-LAYOUTS = ("class", "flags", "mask", "field", "instances", "points", "boxes")
+LAYOUTS = ("class", "flags", "mask", "field", "normals", "instances", "points", "boxes")
 IGNORE = 255  # the value of an unlabelled pixel in layouts "mask" and "instances"
 
 
@@ -19,10 +19,12 @@ class Column:
     "flags"       list of int8, one per class, 0/1/-1      int8 [B, C], -1 = unlabelled
     "mask"        PNG uint8 of class indices               uint8 [B, H, W], 255 = unlabelled
     "field"       PNG uint16; value * scale is in `unit`   float32 [B, H, W], 0 = unlabelled
+    "normals"     PNG RGB uint8, 128 + 127 * component     float32 [B, 3, H, W], unit vectors, zero = unlabelled
     "instances"   PNG uint8 of instance ids, 0 = none      uint8 [B, H, W], 255 = unlabelled
     "points"      list of float32 (x, y, class) triples    float32 [B, P, 3], class -1 = padding, -2 = unlabelled image
     "boxes"       list of float32 (x0, y0, x1, y1, class)  float32 [B, P, 5], class as for points
-    Coordinates are in pixels of the stored image; the centre of the top left pixel is (0.5, 0.5).
+    Coordinates are in pixels of the stored image; the centre of the top left pixel is (0.5, 0.5). A normal's components
+    point right, up and out of the scene, to the camera, which it faces; stored, it is the picture usually shown.
     """
 
     layout: str
@@ -50,6 +52,7 @@ class TaskSpec:
     """One task: its kind (a key of `models.tasks.TASKS`), the column it learns from, its weight in the objective.
 
     `options` are the kind's own settings, as sorted (name, value) pairs; a kind refuses those it does not know.
+    `head` names one of the kind's heads, "" its first.
     """
 
     name: str
@@ -59,6 +62,7 @@ class TaskSpec:
     column: Column
     weight: float = 1.0
     head_width: int = 32
+    head: str = ""
     options: tuple[tuple[str, float], ...] = ()
 
 

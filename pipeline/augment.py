@@ -87,6 +87,12 @@ def _nearest(maps: Tensor, windows: Windows, size: tuple[int, int]) -> Tensor:
     return _mirror(maps, windows.flip_B)
 
 
+def _normals(normals: Tensor, windows: Windows, size: tuple[int, int]) -> Tensor:
+    """A mirror also turns round what points right; the vectors of a crop stay those of the whole image's camera."""
+    right, up, out = (_nearest(part, windows, size) for part in normals.unbind(1))
+    return torch.stack([torch.where(windows.flip_B.view(-1, 1, 1), -right, right), up, out], 1)
+
+
 def _coordinates(xy: Tensor, windows: Windows, width: int) -> Tensor:
     """Map source coordinates [B, P, 2] to those of the window's image."""
     start = torch.stack([windows.left_B, windows.top_B], dim=-1)[:, None]
@@ -119,6 +125,7 @@ _MOVES: dict[str, Callable[[Tensor, Windows, tuple[int, int]], Tensor]] = {
     "flags": _unmoved,
     "mask": _nearest,
     "field": _nearest,
+    "normals": _normals,
     "instances": _nearest,
     "points": _points,
     "boxes": _boxes,

@@ -15,6 +15,8 @@ from PIL import Image
 from models.spec import IGNORE, Column
 from pipeline.datasets import BadExample, Example
 
+UNIT = 0.01  # how far from 1 the length of a normal may be
+
 
 def resize(example: Example, columns: Mapping[str, Column], size: tuple[int, int]) -> Example:
     """Bring an example to the stored size: images smoothly, maps by the nearest pixel, coordinates by scaling."""
@@ -28,7 +30,7 @@ def resize(example: Example, columns: Mapping[str, Column], size: tuple[int, int
         value = labels.get(name)
         if value is None:
             continue
-        if column.layout in ("mask", "instances", "field"):
+        if column.layout in ("mask", "instances", "field", "normals"):
             rows = (np.arange(size[0]) * 2 + 1) * value.shape[0] // (2 * size[0])
             across = (np.arange(size[1]) * 2 + 1) * value.shape[1] // (2 * size[1])
             labels[name] = value[rows][:, across]
@@ -85,6 +87,18 @@ def _field(column: Column, value: Any) -> bytes:
     return _png(np.clip(np.round(np.asarray(value) / column.scale), 0, 65535).astype(np.uint16))
 
 
+def _normals(_column: Column, value: Any) -> bytes:
+    normals = np.asarray(value, dtype=np.float32)
+    if normals.ndim != 3 or normals.shape[2] != 3:
+        raise BadExample(f"normals have the shape [height, width, 3], not {list(normals.shape)}")
+    length = np.linalg.norm(normals, axis=2)
+    if not np.isfinite(length).all():
+        raise BadExample("a value is not finite; write 0, 0, 0 where there is no label")
+    if (wrong := length[(length != 0) & (abs(length - 1) > UNIT)]).size:
+        raise BadExample(f"{wrong.size} normals are no unit vectors, the first has length {wrong[0]:.3g}")
+    return _png(np.where(length[..., None] > 0, np.round(128 + 127 * normals).clip(1, 255), 0).astype(np.uint8))
+
+
 def _entries(length: int) -> Callable[[Column, Any], list[float]]:
     def encode_entries(column: Column, value: Any) -> list[float]:
         entries = np.asarray(value, dtype=np.float32).reshape(-1, length)
@@ -121,6 +135,7 @@ LAYOUTS: dict[str, Layout] = {
     "flags": Layout(pa.list_(pa.int8()), _flags),
     "mask": Layout(pa.binary(), _mask),
     "field": Layout(pa.binary(), _field),
+    "normals": Layout(pa.binary(), _normals),
     "instances": Layout(pa.binary(), _instances),
     "points": Layout(pa.list_(pa.float32()), _entries(3)),
     "boxes": Layout(pa.list_(pa.float32()), _entries(5)),

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image
 
@@ -81,7 +82,7 @@ class Split:
         return Batch(dataset=self.dataset, images=self._cache.images[index], labels=labels)
 
     def _decoded_bytes(self) -> int:
-        maps = sum({"mask": 1, "instances": 1, "field": 4}.get(column.layout, 0) for column in self.columns.values())
+        maps = sum(_BYTES.get(column.layout, 0) for column in self.columns.values())
         return len(self) * self.size[0] * self.size[1] * (3 + maps)
 
     def _decode(self, rows: Sequence[int]) -> Batch:
@@ -134,6 +135,14 @@ def _fields(cells: pa.ChunkedArray, column: Column, size: tuple[int, int], _widt
     )
 
 
+def _normals(cells: pa.ChunkedArray, _column: Column, size: tuple[int, int], _width: int) -> Tensor:
+    unlabelled = torch.zeros(3, *size, dtype=torch.uint8)
+    stored = torch.stack(
+        [decode_image(_bytes(cell), ImageReadMode.RGB) if cell.is_valid else unlabelled for cell in cells]
+    )
+    return F.normalize((stored.float() - 128) * stored.any(1, keepdim=True), dim=1)
+
+
 def _lists(entry: int) -> Callable[[pa.ChunkedArray, Column, tuple[int, int], int], Tensor]:
     def decode(cells: pa.ChunkedArray, _column: Column, _size: tuple[int, int], width: int) -> Tensor:
         out = torch.zeros(len(cells), width, entry)
@@ -149,12 +158,15 @@ def _lists(entry: int) -> Callable[[pa.ChunkedArray, Column, tuple[int, int], in
     return decode
 
 
+_BYTES = {"mask": 1, "instances": 1, "field": 4, "normals": 12}  # a pixel, decoded
+
 _DECODERS: dict[str, Callable[[pa.ChunkedArray, Column, tuple[int, int], int], Tensor]] = {
     "class": _classes,
     "flags": _flags,
     "mask": _maps,
     "instances": _maps,
     "field": _fields,
+    "normals": _normals,
     "points": _lists(3),
     "boxes": _lists(5),
 }

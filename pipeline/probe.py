@@ -1,9 +1,11 @@
 """Held-out images -> each single-task network's dissimilarity matrices: what RSA compares.
 
-K probe images, F features, D locations.
+K probe images, F features, D locations, B batch.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -33,18 +35,44 @@ def probe_images(splits: Sequence[Split], count: int) -> Tensor:
 
 
 @torch.inference_mode()
-def task_rdms(network: SharedModel, task: str, images: Tensor, settings: Affinity, device: torch.device) -> Tensor:
-    """Map a single-task network and probe images to its RDMs [D, K, K], features taken at the end of each block."""
-    network = network.to(device).eval()
-    parts = [network.features(batch.to(device), task) for batch in images.split(BATCH)]
-    matrices = []
-    for location, features in enumerate(zip(*parts, strict=True)):
-        features_KF = torch.cat([_flat(feature.float(), settings.pool) for feature in features])
-        if settings.centre:
-            features_KF = features_KF - features_KF.mean(0)
-        matrices.append(rdm(features_KF, name=f"task {task}, location {location + 1}").cpu())
-    return torch.stack(matrices)
+def task_rdms(
+    network: SharedModel, task: str, images: Tensor, settings: Affinity, device: torch.device, scratch: Path
+) -> Tensor:
+    """Map a single-task network and probe images to its RDMs [D, K, K], features taken at the end of each block.
+
+    The features wait in files under `scratch`, which are gone at the end: 4 bytes x K x the features of all locations
+    on disk, and in memory no more than a batch of images, a chunk of features and the RDMs.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=scratch) as folder:
+        paths = _write_features(Path(folder), network.to(device).eval(), task, images, settings.pool, device)
+        matrices = [
+            rdm(
+                _mapped(path, len(images)),
+                centre=settings.centre,
+                device=device,
+                name=f"task {task}, location {location}",
+            )
+            for location, path in enumerate(paths, start=1)
+        ]
+    return torch.stack(matrices).cpu()
 
 
-def _flat(feature: Tensor, pool: bool) -> Tensor:
-    return feature.mean((2, 3)) if pool else feature.flatten(1)
+def _write_features(
+    folder: Path, network: SharedModel, task: str, images: Tensor, pool: bool, device: torch.device
+) -> list[Path]:
+    """One file per location, float32, one row of features after the other."""
+    paths: list[Path] = []
+    for batch in images.split(BATCH):
+        features = network.features(batch.to(device), task)
+        paths = [folder / f"location_{location}" for location in range(1, len(features) + 1)]
+        for path, feature in zip(paths, features, strict=True):
+            rows_BF = feature.float().mean((2, 3)) if pool else feature.float().flatten(1)
+            with path.open("ab") as file:
+                rows_BF.cpu().numpy().tofile(file)
+    return paths
+
+
+def _mapped(path: Path, rows: int) -> Tensor:
+    """The float32 rows of a file, read from disk where they are used."""
+    return torch.from_file(str(path), shared=True, size=path.stat().st_size // 4, dtype=torch.float32).view(rows, -1)

@@ -9,6 +9,7 @@ import torch
 from models.bundle import load_network
 from models.rsa import affinity, bootstrap_affinity, interval, permutation_null
 from pipeline.artifacts import AFFINITY, ARTIFACTS, RDMS, read_manifests, shards, write_json, write_table, writing
+from pipeline.config import Affinity
 from pipeline.jobs import task_specs
 from pipeline.loading import Split
 from pipeline.probe import probe_images, task_rdms
@@ -27,28 +28,30 @@ def main() -> None:
         if len(images) < settings.images:
             at.say(f"affinity: {len(images)} probe images, all that validation has, in place of {settings.images}")
         device = torch.device("cuda" if torch.cuda.is_available() and at.machine.gpu is not False else "cpu")
-        rdms = torch.stack(
-            [
-                task_rdms(load_network(ARTIFACTS / "pretrain" / task.name), task.name, images, settings, device)
-                for task in tasks
-            ]
-        )
-        value = affinity(rdms)
-        low, high = value, value
-        if settings.bootstrap:
-            low, high = interval(bootstrap_affinity(rdms, resamples=settings.bootstrap, seed=at.config.seed))
-        null = value.new_zeros(value.shape)
-        if settings.permutations:
-            null = interval(permutation_null(rdms, permutations=settings.permutations, seed=at.config.seed))[1]
         names = [task.name for task in tasks]
         with writing("affinity") as folder:
+            networks = ((name, load_network(ARTIFACTS / "pretrain" / name)) for name in names)
+            rdms = torch.stack([task_rdms(net, name, images, settings, device, folder) for name, net in networks])
+            value, low, high, null = _compared(rdms, settings, at.config.seed)
             write_table(folder / "affinity.parquet", _rows(names, value, low, high, null), AFFINITY)
             write_table(folder / "rdms.parquet", _triangles(names, rdms), RDMS)
             off = ~torch.eye(len(names), dtype=torch.bool)
             means = {f"location_{d + 1}": float(value[d][off].mean()) for d in range(len(value)) if len(names) > 1}
             write_json(folder / "affinity.json", {"images": len(images), "mean": means})
         at.run.log({f"affinity/{name}": mean for name, mean in means.items()}, 0)
+        at.run.artifact(ARTIFACTS / "affinity" / "affinity.parquet")
         at.say("affinity: mean over pairs  " + "  ".join(f"{name} {mean:.3f}" for name, mean in means.items()))
+
+
+def _compared(rdms: torch.Tensor, settings: Affinity, seed: int) -> tuple[torch.Tensor, ...]:
+    """Affinities, the two ends of their bootstrap interval, and the upper end of the permutation null."""
+    value = affinity(rdms)
+    low, high, null = value, value, value.new_zeros(value.shape)
+    if settings.bootstrap:
+        low, high = interval(bootstrap_affinity(rdms, resamples=settings.bootstrap, seed=seed))
+    if settings.permutations:
+        _, null = interval(permutation_null(rdms, permutations=settings.permutations, seed=seed))
+    return value, low, high, null
 
 
 def _rows(names: list[str], *maps: torch.Tensor) -> list[dict]:

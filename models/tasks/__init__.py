@@ -6,6 +6,7 @@ from models.tasks.classification import Classification
 from models.tasks.depth import Depth
 from models.tasks.edges import Edges
 from models.tasks.keypoints import Keypoints
+from models.tasks.normals import Normals
 from models.tasks.offsets import Offsets
 from models.tasks.segmentation import Segmentation
 
@@ -15,6 +16,7 @@ TASKS: dict[str, type[Task]] = {
     "segmentation": Segmentation,
     "depth": Depth,
     "edges": Edges,
+    "normals": Normals,
     "keypoints": Keypoints,
     "offsets": Offsets,
 }

@@ -1,6 +1,7 @@
 """Readers of public data set layouts: one file a layout, found by name in this dict."""
 
 from pipeline.datasets.base import SPLITS, BadExample, Column, Example, Row, Source, SourceSettings
+from pipeline.datasets.celeba import CelebA
 from pipeline.datasets.fashion import Fashion
 from pipeline.datasets.manifest import Manifest
 from pipeline.datasets.nyuv2 import NYUv2
@@ -10,6 +11,7 @@ DATASETS: dict[str, type[Source]] = {
     "scenes": Scenes,
     "fashion": Fashion,
     "nyuv2": NYUv2,
+    "celeba": CelebA,
     "manifest": Manifest,
 }
 

@@ -1,7 +1,8 @@
-"""NYU Depth v2 in the "three folders, same stem" layout: per pixel 13 or 39 classes, depth, edges of the 39.
+"""NYU Depth v2 in the "three folders, same stem" layout: per pixel 13 or 39 classes, depth, edges, surface normals.
 
 `nyu_images/<i>.jpg`, `nyu_labels40/<i>.png` (class - 1; 39 = otherprop and unlabelled together),
-`nyu_depths/<i>.png` (8 bits, metres = value / 25.5), `official_train.txt` and `official_test.txt` (stems).
+`nyu_depths/<i>.png` (8 bits, metres = value / 25.5), `official_train.txt` and `official_test.txt` (stems). This layout
+shows every scene mirrored. Edges are those of the 39 classes, normals come from the depth.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +14,15 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from models.spec import IGNORE, Column
+from pipeline.datasets._normals import normals_from_depth
 from pipeline.datasets.base import BadExample, Example, Row, Source
 from pipeline.datasets.files import content_group, draw, find_root, read_field, read_ids, read_rgb, require_same_size
 
 SPLIT_FILES = {"train": "official_train.txt", "test": "official_test.txt"}
 LAYOUT = ("nyu_images", "nyu_labels40", "nyu_depths", *SPLIT_FILES.values())
 DEPTH_STEPS_PER_METRE = 25.5
+# Rows and columns of 480 x 640 that the depth camera saw: the field's usual crop, mirrored. The rest is filled in.
+VIEW = (45, 471, 39, 599)
 OTHERPROP = 39
 SEAM = 6  # pixels: the widest unlabelled seam that the annotators left between two regions
 
@@ -43,7 +47,7 @@ TO_13 = (
 
 
 class NYUv2(Source):
-    """The three folders -> `segmentation`, `segmentation40`, `depth`, `edges`, all at `settings.size`."""
+    """The three folders -> `segmentation`, `segmentation40`, `depth`, `edges`, `normals`, all at `settings.size`."""
 
     licence: ClassVar[str] = "none stated; research use"
 
@@ -57,6 +61,7 @@ class NYUv2(Source):
             "segmentation40": Column(layout="mask", classes=CLASSES_39),
             "depth": Column(layout="field", scale=0.001, unit="m"),
             "edges": Column(layout="mask", classes=("none", "edge")),
+            "normals": Column(layout="normals"),
         }
 
     def rows(self) -> Sequence[Row]:
@@ -77,7 +82,7 @@ class NYUv2(Source):
         height, width = self.settings.size
         image = read_rgb(self._path("nyu_images", row.id))
         label_path, depth_path = self._path("nyu_labels40", row.id), self._path("nyu_depths", row.id)
-        label, depth = read_ids(label_path), read_field(depth_path)
+        label, depth = read_ids(label_path), read_field(depth_path) / DEPTH_STEPS_PER_METRE
         require_same_size(label_path, label, image)
         require_same_size(depth_path, depth, image)
         label = _without_otherprop(label, label_path)
@@ -88,8 +93,9 @@ class NYUv2(Source):
             labels={
                 "segmentation": _to_13(segmentation),
                 "segmentation40": segmentation,
-                "depth": _nearest(depth, height, width) / DEPTH_STEPS_PER_METRE,
+                "depth": _nearest(depth, height, width),
                 "edges": region_edges(_nearest(close_seams(label), height, width)),
+                "normals": normals_from_depth(_seen(depth), (height, width), 1 / DEPTH_STEPS_PER_METRE, mirrored=True),
             },
         )
 
@@ -139,6 +145,14 @@ def _without_otherprop(label: np.ndarray, path: Path) -> np.ndarray:
             f"0 to {OTHERPROP}"
         )
     return np.where(label == OTHERPROP, np.uint8(IGNORE), label)
+
+
+def _seen(depth: np.ndarray) -> np.ndarray:
+    """Depth [H, W] -> the same, 0 outside the depth camera's view."""
+    height, width = depth.shape
+    top, bottom, left, right = np.array(VIEW) * [height / 480, height / 480, width / 640, width / 640]
+    rows, columns = np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5
+    return np.where((rows > top) & (rows < bottom) & (columns > left) & (columns < right), depth, 0)
 
 
 def _to_13(label: np.ndarray) -> np.ndarray:

@@ -16,9 +16,9 @@ from models.spec import IGNORE, Column
 from models.tasks.pictures import class_colours, mask_picture, ramp_picture
 from pipeline.report.style import INK, MUTED, STYLE, WIDTH, short
 
-PANELS = 12  # columns drawn as pictures
+PANELS = 12  # columns drawn as pictures, and lines of one column of text
 LEGEND = 16  # classes named per column
-GAP = 0.06
+GAP, TEXT, LEAST = 0.06, 1.7, 1.2  # between pictures; width of a column of text; least width of a picture beside many
 
 Box = tuple[float, float, float, float]  # left, top, width, height
 
@@ -27,18 +27,20 @@ def contact_sheet(images: Tensor, labels: Mapping[str, Tensor], columns: Mapping
     """Map images uint8 [N, 3, H, W] and their stored columns (see `models.spec.Column`) to a sheet, one row an image.
 
     Maps stand beside the image, points and boxes over a copy of it, classes and flags as text at the end of the row.
-    Beyond twelve columns the rest is named at the foot and not drawn.
+    Columns for which there is no room are named at the foot and not drawn.
     """
     drawn = [name for name, column in columns.items() if column.layout in PANEL][:PANELS]
-    written = [name for name, column in columns.items() if column.layout in ("class", "flags")][:PANELS]
-    left_out = [name for name in columns if name not in drawn and name not in written]
-    text_width = 1.7 if written else 0.0
-    side = min(1.9, (WIDTH - text_width) / (len(drawn) + 1))
+    written = [name for name, column in columns.items() if column.layout in ("class", "flags")]
+    room = max(1, int((WIDTH - LEAST * (len(drawn) + 1)) / TEXT))
+    blocks = [written[first : first + PANELS] for first in range(0, len(written), PANELS)][:room]
+    left_out = [name for name in columns if name not in drawn and not any(name in block for block in blocks)]
+    side = min(1.9, (WIDTH - TEXT * len(blocks)) / (len(drawn) + 1))
     height = side * images.shape[2] / images.shape[3]
     keys = [(name, columns[name]) for name in drawn if columns[name].layout in ("mask", "points")]
     top, foot = 0.5, 0.25 * (len(keys) + bool(left_out)) + 0.1
     with rc_context(STYLE):
-        figure, sheet = blank_sheet(side * (len(drawn) + 1) + text_width, top + len(images) * height + foot)
+        width = side * (len(drawn) + 1) + TEXT * len(blocks)
+        figure, sheet = blank_sheet(width, top + len(images) * height + foot)
         _titles(sheet, ["image", *drawn], side, {name: _subtitle(columns[name], labels[name]) for name in drawn})
         for row in range(len(images)):
             y = top + row * height
@@ -46,14 +48,17 @@ def contact_sheet(images: Tensor, labels: Mapping[str, Tensor], columns: Mapping
             for index, name in enumerate(drawn):
                 box = _cell(side * (index + 1), y, side, height)
                 PANEL[columns[name].layout](sheet, box, images[row], labels[name], row, columns[name])
-            lines = [f"{name}: {_words(labels[name][row], columns[name])}" for name in written]
-            text = "\n".join(_wrap(line, 28) for line in lines)
-            sheet.text(side * (len(drawn) + 1) + 0.08, y + GAP, text, va="top", fontsize=7, linespacing=1.5)
+            for index, block in enumerate(blocks):
+                lines = [f"{name}: {_words(labels[name][row], columns[name])}" for name in block]
+                text = "\n".join(_wrap(line, 28) for line in lines)
+                left = side * (len(drawn) + 1) + TEXT * index + 0.08
+                sheet.text(left, y + GAP, text, va="top", fontsize=7, linespacing=1.5)
         y = top + len(images) * height + 0.2
         for index, (name, column) in enumerate(keys):
             _legend(sheet, name, column, y + 0.25 * index)
         if left_out:
-            sheet.text(0.03, y + 0.25 * len(keys), f"not drawn: {short(', '.join(left_out), 160)}", fontsize=7)
+            names = short(", ".join(left_out), int(15 * width))
+            sheet.text(0.03, y + 0.25 * len(keys), f"not drawn: {names}", fontsize=7)
     return figure
 
 

@@ -1,12 +1,13 @@
 """Results -> the sentences at the head of the page: what is recommended, and what the numbers do not say."""
 
 from collections.abc import Iterator
-from statistics import mean
+from statistics import mean, stdev
 
 from models.branch_tree import BranchTree
+from pipeline.report.found_trees import gap
 from pipeline.report.study import Groups, Network, Study
 from pipeline.report.style import MANY
-from pipeline.report.tables import best_on_validation, count_text, percent_text, value_text
+from pipeline.report.tables import best_on_validation, count_text, large_text, percent_text, value_text
 
 GENERATED = "scenes"  # the reader whose images are drawn by a program
 CLOSE = 10.0  # percent: a single-task network this near to the trivial predictor has learned little
@@ -45,10 +46,10 @@ def recommendations(study: Study) -> Iterator[tuple[str, str, str]]:
     for network in study.networks:
         if not network.request:
             continue
-        test, val = (percent_text(mean(study.deltas(network, split))) for split in ("test", "val"))
-        words = tree_words(network.groups, study.tasks) if network.groups else network.name
+        val = percent_text(mean(study.deltas(network, "val")))
+        words = tree_words(network.groups, study.tasks)
         size = f"{count_text(network.params)} parameters"
-        text = f"{size}, Δ_MTL {test} % on test ({val} % on validation). {_capital(words)}."
+        text = f"{size}, Δ_MTL {_delta(study, network)} % on test ({val} % on validation). {_capital(words)}."
         yield network.label, text, _caveat(study, network)
 
 
@@ -68,16 +69,35 @@ def _caveat(study: Study, network: Network) -> str:
 
 
 def lead(study: Study) -> str:
-    """One sentence: what was compared, and which network is best by validation."""
+    """What was compared, how the trees were found, and which network is best by validation."""
     best, networks = best_on_validation(study), study.distinct()
     label = next(label for network, label in networks if network.keys == best.keys)
     counts = [(len(study.tasks), "task"), (study.config.backbone.locations, "location")]
     tasks, locations = (_number(count, word) for count, word in counts)
     return (
-        f"{tasks}, {locations} where a tree may branch, {_number(len(networks), 'different network')} trained."
-        f" Best on validation: {label} ({count_text(best.params)} parameters), which reaches Δ_MTL"
-        f" {percent_text(mean(study.deltas(best)))} % on test."
+        f"{tasks}, {locations} where a tree may branch, {_number(len(study.trained.trees), 'different tree')} trained"
+        f" of {large_text(study.search.trees_in_all)}. {_found(study)} Best on validation: {label}"
+        f" ({count_text(best.params)} parameters), which reaches Δ_MTL {_delta(study, best)} % on test."
     )
+
+
+def _found(study: Study) -> str:
+    """How the trees of the budgets were found, and how far they may be from the best ones."""
+    trees = study.search.asked
+    if all(tree.optimal for tree in trees):
+        return "For each budget no tree costs less than the one chosen; this is proved."
+    methods = " and ".join(dict.fromkeys(f"{tree.method} search" for tree in trees if not tree.optimal))
+    largest = max(gap(tree.cost, tree.lower_bound) for tree in trees)
+    return (
+        f"The trees were found by {methods} and not proved best: the least possible cost is at most {largest:.1f} %"
+        " below theirs."
+    )
+
+
+def _delta(study: Study, network: Network) -> str:
+    """Its Δ_MTL on test, with the standard deviation where it has several seeds."""
+    deltas = study.deltas(network)
+    return percent_text(mean(deltas)) + (f" ± {stdev(deltas):.1f}" if len(deltas) > 1 else "")
 
 
 def notes(study: Study) -> Iterator[str]:
@@ -88,11 +108,16 @@ def notes(study: Study) -> Iterator[str]:
     seeds = min(len(network.seeds) for network in study.networks)
     if seeds == 1:
         yield (
-            "One seed per network: differences of a few percent may be chance. Set branched.seeds to several for a"
-            " standard deviation."
+            "One seed per network: how far results differ from seed to seed is not known, and differences that are not"
+            " larger than that prove nothing; it may well be a few percent. Set branched.seeds to several to see it."
         )
     else:
-        yield f"{seeds} seeds per tree; the single-task networks that all are compared with have one."
+        noise = mean(stdev(study.deltas(network)) for network, _ in study.distinct())
+        yield (
+            f"{seeds} seeds per tree; from seed to seed Δ_MTL varies by {noise:.1f} points (standard deviation, mean of"
+            " the trees): smaller differences prove nothing. The single-task networks that all are compared with have"
+            " one seed."
+        )
     if study.epochs < 5:
         yield f"{_number(study.epochs, 'epoch')} of training: the networks are far from trained out."
     weak = [task for task in study.tasks if _gain_over_trivial(study, task) < CLOSE]

@@ -20,9 +20,10 @@ from pipeline.config import Config
 from pipeline.report.headline import lead, notes, recommendations
 from pipeline.report.study import SINGLE, TRIVIAL, Study
 from pipeline.report.style import Drawing, task_colours
-from pipeline.report.tables import Line, best_values, count_text, percent_text, result_lines, value_text
+from pipeline.report.tables import Line, best_values, count_text, percent_text, result_lines, tree_rows, value_text
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow", "dvc", "pyarrow", "matplotlib")
+WIDE = 8  # tasks up to which the results table has a column for each; above it a row for each
 DOTS = 150  # per inch
 LARGE = 700_000  # bytes from which on a figure goes into the page as JPEG: photographs make large PNGs
 
@@ -69,8 +70,10 @@ def render_page(study: Study, pictures: Sequence[Picture], revision: str) -> str
         lead=lead(study),
         recommendations=list(recommendations(study)),
         notes=list(notes(study)),
-        multiples=any(network.request.endswith("x") for network in study.networks),
+        multiples=_multiples(study),
         lines=lines,
+        trees=tree_rows(study),
+        wide=WIDE,
         best=_best(study, lines),
         several=any(line.seeds > 1 for line in lines),
         baseline_names=(TRIVIAL, SINGLE),
@@ -102,6 +105,14 @@ def params_text(config: Config) -> str:
     yaml.default_flow_style = None
     yaml.dump(json.loads(config.model_dump_json()), buffer)
     return buffer.getvalue()
+
+
+def _multiples(study: Study) -> str:
+    """What an × in a budget multiplies: empty where no budget has one."""
+    relative = [tree.request for tree in study.search.asked if "x" in tree.request]
+    if any(" " not in request for request in relative):
+        return {"params": "parameters", "flops": "multiply-adds"}[study.search.unit]
+    return "parameters (params) or multiply-adds (flops)" if relative else ""
 
 
 def _symbols(text: str) -> Markup:

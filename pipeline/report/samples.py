@@ -1,44 +1,23 @@
-"""Test images -> sheets with each task's target, its single-task network's prediction and a tree's.
-
-Shapes: N images, H W height and width.
-"""
+"""Test images -> sheets with each task's target, its single-task network's prediction and a tree's."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from models.bundle import load
+from models.tasks.base import Task
 from pipeline.artifacts import shards
 from pipeline.jobs import task_specs
 from pipeline.loading import Split
-from pipeline.report.contact_sheet import GAP, blank_sheet, contact_sheet, describe, place_picture
+from pipeline.report.contact_sheet import contact_sheet, describe
+from pipeline.report.sample_sheets import Cell, Strip, picture_sheet, small_print
 from pipeline.report.study import Network, Study
-from pipeline.report.style import MUTED, STYLE, WIDTH, Drawing, short, task_colours
-from pipeline.report.tables import value_text
+from pipeline.report.style import STYLE, Drawing, short
 
 ACROSS, TASKS, SHEETS = 6, 5, 12  # samples and tasks of one sheet; sheets of a data set
-MARGIN = 1.25
-GOOD, BAD = "#00795a", "#b34700"
-
-Cell = tuple[Tensor | str, float | None]  # a picture or a text, and this one image's metric
-
-
-@dataclass(frozen=True, kw_only=True)
-class Strip:
-    """One task on the sample images: a row of cells under each of its headings."""
-
-    task: str
-    metric: str
-    rows: Mapping[str, Sequence[Cell]]
-
-    @property
-    def is_text(self) -> bool:
-        return all(isinstance(cell, str) for cells in self.rows.values() for cell, _ in cells)
+LINES = 60  # tasks of one sheet of small print
 
 
 def median_network(networks: Sequence[Network]) -> Network:
@@ -65,18 +44,25 @@ def draw_samples(study: Study, base: Path) -> Iterator[Drawing]:
             alone = load(base / "pretrain" / spec.name)
             task, size = alone.network.tasks[spec.name], (batch.images.shape[2], batch.images.shape[3])
             target = task.target(batch.labels[spec.column_name])
-            rows: dict[str, list[Cell]] = {"target": [(task.render_target(one, size), None) for one in target]}
-            for label, prediction in (
-                ("single-task", alone(batch.images)[spec.name]),
-                (network.label, together[spec.name]),
-            ):
-                cells = rows[label] = []
-                for one, wanted in zip(prediction, target, strict=True):
-                    metric = task.metric()
-                    metric.update(one.unsqueeze(0), wanted.unsqueeze(0))
-                    cells.append((task.render(one), float(metric.compute())))
+            wanted: list[Cell] = [(task.render_target(one, size), None) for one in target]
+            rows = {
+                "target": wanted,
+                "single-task": _cells(task, alone(batch.images)[spec.name], target, wanted),
+                network.label: _cells(task, together[spec.name], target, wanted),
+            }
             strips.append(Strip(task=spec.name, metric=task.metric_name, rows=rows))
         yield from _sheets(study, dataset, names, batch.images, strips, network)
+
+
+def _cells(task: Task, predictions: Tensor, targets: Tensor, wanted: Sequence[Cell]) -> list[Cell]:
+    """Each prediction as a cell, with its metric on this one image; none where the image has no label."""
+    cells = []
+    for prediction, target, (shown, _) in zip(predictions, targets, wanted, strict=True):
+        metric = task.metric()
+        metric.update(prediction.unsqueeze(0), target.unsqueeze(0))
+        labelled = not isinstance(shown, str) or shown != "unlabelled"
+        cells.append((task.render(prediction), float(metric.compute()) if labelled else None))
+    return cells
 
 
 def draw_contact_sheets(study: Study, base: Path) -> Iterator[Drawing]:
@@ -117,76 +103,30 @@ def _split(study: Study, dataset: str, split: str, base: Path, columns: Mapping)
 def _sheets(
     study: Study, dataset: str, names: Sequence[str], images: Tensor, strips: Sequence[Strip], network: Network
 ) -> Iterator[Drawing]:
+    """Sheets of five tasks; where more than five tasks answer in words, these have sheets of small print before."""
+    written = [strip for strip in strips if strip.is_text]
+    small = written if len(written) > TASKS else []
+    large = [strip for strip in strips if strip not in small]
     parts = [
-        (start, strips[first : first + TASKS])
+        (draw, start, group[first : first + size])
+        for draw, group, size in ((small_print, small, LINES), (picture_sheet, large, TASKS))
         for start in range(0, len(images), ACROSS)
-        for first in range(0, len(strips), TASKS)
+        for first in range(0, len(group), size)
     ]
-    for number, (start, some) in enumerate(parts[:SHEETS]):
+    for number, (draw, start, some) in enumerate(parts[:SHEETS]):
         here = slice(start, start + ACROSS)
         with rc_context(STYLE):
-            figure = _sheet(images[here], some, here, study.tasks)
+            figure = draw(images[here], some, here, study.tasks)
         left_out = f" {len(parts) - SHEETS} more sheets are not shown." if number == SHEETS - 1 < len(parts) - 1 else ""
+        score = "Green: right, red: wrong." if draw is small_print else "Small print: the metric on this one image."
         yield Drawing(
             stem=f"samples-{dataset}" + (f"-{number + 1}" if len(parts) > 1 else ""),
             section="samples",
             caption=f"Test images of {dataset}, at even distances, with each task's target, its single-task network's"
-            f" prediction and that of the tree of the median budget ({network.label}). Small print: the"
-            f" metric on this one image.{left_out}",
+            f" prediction and that of the tree of the median budget ({network.label}). {score}{left_out}",
             figure=figure,
             rows=list(_records(names, some, here)),
         )
-
-
-def _sheet(images: Tensor, strips: Sequence[Strip], here: slice, tasks: Sequence[str]) -> Figure:
-    side = min(1.9, (WIDTH - MARGIN) / len(images))
-    height = side * images.shape[2] / images.shape[3]
-    text, print_height = 0.19, 0.14
-    ordered = sorted(strips, key=lambda strip: not strip.is_text)
-    total = 0.1 + height
-    for strip in ordered:
-        total += 0.34 + sum(
-            text if strip.is_text else height + print_height * (label != "target") for label in strip.rows
-        )
-    figure, sheet = blank_sheet(MARGIN + side * len(images), total + 0.1)
-    y = 0.1
-    for index, image in enumerate(images):
-        place_picture(sheet, image, (MARGIN + side * index, y, side - GAP, height - GAP))
-    y += height
-    colours = task_colours(tasks)
-    for strip in ordered:
-        sheet.plot([0.05, sheet.get_xlim()[1] - GAP], [y + 0.06] * 2, color=colours[strip.task], linewidth=1.5)
-        sheet.text(
-            0.05,
-            y + 0.2,
-            short(f"{strip.task}", 60),
-            color=colours[strip.task],
-            fontsize=9,
-            fontweight="bold",
-            va="center",
-        )
-        y += 0.34
-        for label, cells in strip.rows.items():
-            step = text if strip.is_text else height + print_height * (label != "target")
-            middle = y + (text / 2 if strip.is_text else (height - GAP) / 2)
-            sheet.text(MARGIN - 0.1, middle, short(label, 16), fontsize=8, color=MUTED, va="center", ha="right")
-            for index, (cell, value) in enumerate(cells[here]):
-                _cell(sheet, cell, value, strip.metric, (MARGIN + side * index, y, side - GAP, height - GAP))
-            y += step
-    return figure
-
-
-def _cell(
-    sheet: Axes, cell: Tensor | str, value: float | None, metric: str, box: tuple[float, float, float, float]
-) -> None:
-    left, top, width, height = box
-    if isinstance(cell, str):
-        colour = {1.0: GOOD, 0.0: BAD}.get(value if value is not None else -1.0, "black")
-        sheet.text(left, top + 0.095, short(cell, int(width * 15)), fontsize=7.5, color=colour, va="center")
-        return
-    place_picture(sheet, cell, box)
-    if value is not None:
-        sheet.text(left, top + height + 0.09, f"{metric} {value_text(value)}", fontsize=6.5, color=MUTED, va="center")
 
 
 def _records(names: Sequence[str], strips: Sequence[Strip], here: slice) -> Iterator[dict]:

@@ -3,18 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from models.accounting import delta_mtl
 from pipeline.artifacts import DatasetManifest, read_json, read_manifests, read_table
 from pipeline.config import Config
+from pipeline.report.found_trees import ChosenTree, Groups, Row, Search, TrainedTrees, read_search, read_trained
 
-# Stages whose trained networks become rows, each with metrics.json, trials.parquet and <name>-s<seed>/ bundles.
-STRATEGIES = ("branched",)
+BRANCHED = "branched"  # the stage whose networks become rows
 SINGLE, TRIVIAL = "single-task", "trivial"
-
-Groups = tuple[tuple[int, ...], ...]
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +43,10 @@ class Network:
     """One network for all tasks, trained once per seed; `val` and `test` hold a value per seed, in that order."""
 
     name: str
+    label: str
     strategy: str
     request: str
+    groups: Groups
     params: int
     flops: int
     seconds: float
@@ -57,14 +55,6 @@ class Network:
     epochs: tuple[int, ...]
     val: Mapping[str, tuple[float, ...]]
     test: Mapping[str, tuple[float, ...]]
-    groups: Groups = ()
-
-    @property
-    def label(self) -> str:
-        """Its budget as people write it (1.7×, 0.8 M), or its name where it was not asked for by a budget."""
-        if not self.request:
-            return self.name
-        return self.request[:-1] + "×" if self.request.endswith("x") else f"{float(self.request) / 1e6:,.4g} M"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +66,9 @@ class Study:
     baselines: Mapping[str, Baseline]
     networks: Sequence[Network]
     affinity: Sequence[Row]
+    search: Search
     front: Sequence[Row]
+    trained: TrainedTrees
     trials: Sequence[Row]
 
     @property
@@ -109,41 +101,40 @@ class Study:
 def read_study(config: Config, base: Path) -> Study:
     """Read what the stages left under a folder of artifacts."""
     chosen = read_json(base / "trees" / "chosen.json")
-    single = read_json(base / "pretrain" / "metrics.json")
+    search, tasks = read_search(chosen), chosen["tasks"]
+    single, metrics = read_json(base / "pretrain" / "metrics.json"), read_json(base / BRANCHED / "metrics.json")
     names = [field.name for field in fields(Baseline)]
     trials: list[Row] = []
-    for task in chosen["tasks"]:
+    for task in tasks:
         trials += [{**row, "name": SINGLE} for row in read_table(base / "pretrain" / task / "history.parquet")]
-    networks: list[Network] = []
-    for strategy in STRATEGIES:
-        rows = read_table(base / strategy / "trials.parquet")
-        metrics = read_json(base / strategy / "metrics.json")
-        trees = {tree["name"]: tree for tree in chosen["trees"]} if strategy == "branched" else {}
-        # JSON keeps names sorted; the trials keep the order in which the networks were asked for.
-        ordered = dict.fromkeys(row["name"] for row in rows)
-        networks += [_network(strategy, name, metrics[name], rows, trees.get(name, {})) for name in ordered]
-        trials += rows
+    rows = read_table(base / BRANCHED / "trials.parquet")
+    # The trials may hold trees that no budget asked for; those are in `trained` alone.
+    trials += [row for row in rows if row["name"] in search.chosen]
     return Study(
         config=config,
         manifests=read_manifests(base / "prepare"),
-        baselines={task: Baseline(**{name: single[task][name] for name in names}) for task in chosen["tasks"]},
-        networks=networks,
+        baselines={task: Baseline(**{name: single[task][name] for name in names}) for task in tasks},
+        networks=[_network(tree, metrics[name], trials) for name, tree in search.chosen.items()],
         affinity=read_table(base / "affinity" / "affinity.parquet"),
+        search=search,
         front=read_table(base / "trees" / "trees.parquet"),
+        trained=read_trained(read_json(base / BRANCHED / "all_trees.json")),
         trials=trials,
     )
 
 
-def _network(strategy: str, name: str, metrics: Row, rows: Sequence[Row], tree: Row) -> Network:
+def _network(tree: ChosenTree, metrics: Row, rows: Sequence[Row]) -> Network:
     """The kept epoch is that of the test rows; the validation values are those of the same epoch."""
-    mine = [row for row in rows if row["name"] == name]
+    mine = [row for row in rows if row["name"] == tree.name]
     test = [row for row in mine if row["split"] == "test"]
     kept = {row["seed"]: (row["key"], row["epoch"]) for row in test}
     val = [row for row in mine if row["split"] == "val" and row["epoch"] == kept[row["seed"]][1]]
     return Network(
-        name=name,
-        strategy=strategy,
-        request=tree.get("request", ""),
+        name=tree.name,
+        label=tree.label,
+        strategy=BRANCHED,
+        request=tree.request,
+        groups=tree.groups,
         params=metrics["params"],
         flops=metrics["flops"],
         seconds=metrics["seconds"],
@@ -152,7 +143,6 @@ def _network(strategy: str, name: str, metrics: Row, rows: Sequence[Row], tree: 
         epochs=tuple(epoch for _, epoch in kept.values()),
         val=_by_task(val, list(kept)),
         test=_by_task(test, list(kept)),
-        groups=tuple(tuple(row) for row in tree.get("groups", ())),
     )
 
 

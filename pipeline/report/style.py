@@ -12,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pipeline.report.study import SINGLE, Network, Row
 
-INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+INK, MUTED, PALE, GRID = "#1f2933", "#7b8794", "#b8c2cc", "#e4e7eb"
 WIDTH = 10.5  # inches; the page shows them at about 100 pixels each
 MANY = 12  # tasks from which on a figure leaves out its finer print
 # Okabe and Ito's colours in an order that keeps neighbours apart; yellow and black give way to an ochre and a grey.

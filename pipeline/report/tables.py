@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from models.accounting import delta_mtl
+from models.branch_tree import BranchTree
+from pipeline.report.found_trees import gap
 from pipeline.report.study import SINGLE, TRIVIAL, Network, Row, Study
 
 _TEXTS, _NUMBERS = ("name", "strategy", "request", "task", "metric", "jobs"), ("params", "flops", "seeds")
@@ -27,7 +29,7 @@ SUMMARY = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of the results table; `test` and `val` are means over seeds."""
+    """One line of the results table; `test` and `val` are means over seeds, `spreads` standard deviations on test."""
 
     name: str
     label: str
@@ -39,6 +41,7 @@ class Line:
     val: Mapping[str, float]
     delta: float
     spread: float | None
+    spreads: Mapping[str, float]
     jobs: tuple[str, ...]
     seeds: int
 
@@ -47,7 +50,7 @@ def result_lines(study: Study) -> list[Line]:
     """Map a study to its lines: the trivial predictor, the single-task networks, then every network in its order."""
     baselines = study.baselines
     trivial = {task: row.trivial_test for task, row in baselines.items()}
-    common = {"request": "", "spread": None}
+    common = {"request": "", "spread": None, "spreads": {}}
     first = [
         Line(
             name=TRIVIAL,
@@ -96,6 +99,7 @@ def _line(study: Study, network: Network) -> Line:
         val={task: mean(network.val[task]) for task in study.tasks},
         delta=mean(deltas),
         spread=stdev(deltas) if len(deltas) > 1 else None,
+        spreads={task: stdev(network.test[task]) for task in study.tasks} if len(deltas) > 1 else {},
         jobs=network.keys,
         seeds=len(network.seeds),
     )
@@ -138,12 +142,28 @@ def summary_rows(study: Study, lines: Sequence[Line]) -> Iterator[dict[str, Any]
 
 def wide_rows(study: Study, lines: Sequence[Line]) -> list[dict[str, Any]]:
     """Map lines to the results table as people paste it: one row a network, one column a task."""
+    proofs = {row["name"]: row for row in tree_rows(study)}
+    keys = ("request", "branches", "cost", "lower_bound", "gap", "method", "optimal")
     return [
         {"name": line.name, "params": line.params, "multiply_adds": line.flops // 2}
+        | {key: proofs.get(line.name, {}).get(key) for key in keys}
         | {f"{task} {row.metric}": line.test[task] for task, row in study.baselines.items()}
         | {"delta_mtl": line.delta, "delta_mtl_std": line.spread, "jobs": " ".join(line.jobs), "seeds": line.seeds}
         for line in lines
     ]
+
+
+def tree_rows(study: Study) -> list[dict[str, Any]]:
+    """Map the chosen trees to rows: size, branches b_1 ... b_D, cost, and for those of a budget what is proved."""
+    rows = []
+    for tree in study.search.chosen.values():
+        row = {"name": tree.name, "label": tree.label, "request": tree.request}
+        row |= {"branches": " ".join(map(str, BranchTree(tree.groups).branches))}
+        row |= {"params": tree.params, "multiply_adds": tree.flops // 2, "cost": tree.cost}
+        asked = {"lower_bound": tree.lower_bound, "gap": gap(tree.cost, tree.lower_bound)}
+        asked |= {"method": tree.method, "optimal": tree.optimal}
+        rows.append(row | (asked if tree.request else dict.fromkeys(asked)))
+    return rows
 
 
 def headline_metrics(study: Study) -> dict[str, Any]:
@@ -184,4 +204,24 @@ def count_text(count: float) -> str:
 
 def percent_text(value: float) -> str:
     """Map a percentage to one decimal with its sign, and a typographic minus."""
-    return f"{value:+.1f}".replace("-", "−") if math.isfinite(value) else "–"
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:+.1f}".replace("-", "−") if round(value, 1) else "0.0"
+
+
+def large_text(count: int) -> str:
+    """Map a count to all its digits, or from ten millions on to a power of ten."""
+    if count < 10_000_000:
+        return f"{count:,}"
+    digits, power = f"{count:.1e}".split("e+")
+    return f"{digits} · 10{str(int(power)).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+def number_text(value: float) -> str:
+    """Map a correlation to two decimals, with a typographic minus."""
+    return f"{value:.2f}".replace("-", "−")
+
+
+def p_text(p_value: float) -> str:
+    """Map a p value to three decimals, or to what it stays under."""
+    return f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"

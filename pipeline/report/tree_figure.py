@@ -7,7 +7,7 @@ from matplotlib.path import Path as Curve
 
 from models.branch_tree import BranchTree
 from pipeline.report.study import Study
-from pipeline.report.style import INK, MANY, MUTED, WIDTH, Drawing, panels, short, task_colours
+from pipeline.report.style import INK, MANY, MUTED, TASK_COLOURS, WIDTH, Drawing, panels, short, task_colours
 from pipeline.report.tables import count_text
 
 SHARED = "#c3ccd5"
@@ -15,32 +15,30 @@ SHARED = "#c3ccd5"
 
 def tree_figure(study: Study) -> Drawing:
     """Every distinct tree: a node is a branch, its size and its edge grow with the tasks that run through it."""
-    trees = [(network, label, BranchTree(network.groups)) for network, label in study.distinct() if network.groups]
-    costs = {str(row["groups"]).replace(" ", ""): row["cost"] for row in study.front}
-    leaf = 0.3 if len(study.tasks) <= MANY else 0.2
+    trees = [(network, label, BranchTree(network.groups)) for network, label in study.distinct()]
+    leaf = 0.3 if len(study.tasks) <= MANY else 0.15
     figure, axes = panels(len(trees), columns=2, gap=0.1, size=(WIDTH / 2, 1.15 + leaf * len(study.tasks)))
     colours = task_colours(study.tasks)
     for axis, (network, label, tree) in zip(axes, trees, strict=True):
         draw_tree(axis, tree, study.tasks, colours)
-        cost = costs.get(str([list(row) for row in network.groups]).replace(" ", ""))
         axis.set_title(f"{short(label, 40)}\n", fontsize=10.5)
         parts = [f"{count_text(network.params)} parameters", f"{count_text(network.flops / 2)} multiply-adds"]
-        parts += [] if cost is None else [f"cost {cost:.3f}"]
+        parts += [f"cost {study.search.chosen[network.name].cost:.3f}"]
         axis.text(0, 1.015, " · ".join(parts), transform=axis.transAxes, fontsize=8, color=MUTED, va="bottom")
     rows = [
         {"name": network.name, "location": d + 1, "branch": branch + 1}
         | {"tasks": " ".join(study.tasks[t] for t in members)}
         for network in study.networks
-        if network.groups
         for d in range(len(network.groups))
         for branch, members in enumerate(BranchTree(network.groups).members(d))
     ]
     return Drawing(
         stem="trees",
         section="trees",
-        caption="The trained trees. Images enter on the left; a node is one copy of a block of the backbone, its"
-        " size the number of tasks that run through it, grey where several share it. A task keeps"
-        " its colour on the whole page.",
+        caption="The chosen trees. Images enter on the left; a node is one copy of a block of the backbone, its"
+        " size the number of tasks that run through it, grey where several share it; under it the number of branches."
+        " A task keeps its colour on the whole page."
+        + (" The colours repeat." if len(study.tasks) > len(TASK_COLOURS) else ""),
         figure=figure,
         rows=rows,
     )
@@ -74,7 +72,8 @@ def draw_tree(axis: Axes, tree: BranchTree, tasks: list[str], colours: dict[str,
         axis.text(end + 0.18, row, short(tasks[t]), va="center", fontsize=6 if small else 8.5)
     axis.set_xlim(-0.2, end + 1.7)
     axis.set_ylim(tree.num_tasks - 0.4, -0.6)
-    axis.set_xticks(range(tree.num_locations + 1), ["images", *(str(d + 1) for d in range(tree.num_locations))])
+    counts = [f"{d + 1}\n{count}" for d, count in enumerate(tree.branches)]
+    axis.set_xticks(range(tree.num_locations + 1), ["location\nbranches", *counts])
     axis.set_yticks([])
     axis.tick_params(length=0, labelcolor=MUTED)
     axis.grid(visible=False)

@@ -19,6 +19,7 @@ COLUMNS = {
     "segmentation": Column(layout="mask", classes=("road", "tree", "sky")),
     "depth": Column(layout="field", unit="m"),
     "edges": Column(layout="mask", classes=("none", "edge")),
+    "normals": Column(layout="normals"),
     "keypoints": Column(layout="points", classes=("eye", "beak")),
     "offsets": Column(layout="instances"),
 }
@@ -68,6 +69,7 @@ def make(kind: str) -> Case:
         "segmentation": lambda target: torch.where(target == 255, 0, target),
         "depth": lambda target: target,
         "edges": lambda target: (target == 1).float(),
+        "normals": lambda target: target,
         "keypoints": lambda target: task.heat_maps(target, SIZE) if isinstance(task, Keypoints) else target,
         "offsets": lambda target: target[:, :2],
     }[kind]
@@ -83,6 +85,9 @@ def _raw(kind: str, draw: torch.Generator) -> tuple[Tensor, float]:
     if kind == "depth":
         depth = 1 + 4 * torch.rand(pixels, generator=draw)
         return depth * (torch.rand(pixels, generator=draw) > 0.1), 0
+    if kind == "normals":
+        facing = torch.tensor([0.3, 0.5, 1.0]).view(3, 1, 1) + 0.5 * torch.randn(BATCH, 3, *SIZE, generator=draw)
+        return F.normalize(facing, dim=1) * (torch.rand(BATCH, 1, *SIZE, generator=draw) > 0.1), 0
     if kind == "keypoints":
         return _points(draw), -2
     if kind == "offsets":

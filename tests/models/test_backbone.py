@@ -1,5 +1,6 @@
 """A backbone cut into blocks is the timm network that it was cut from."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from models.backbone import FAMILIES, build_blocks, feature_shapes
 from models.spec import BackboneSpec
 
-SMALL = ["test_resnet", "test_byobnet", "test_convnext", "test_vit", "test_efficientnet"]
+SMALL = ["test_resnet", "test_byobnet", "test_convnext", "test_vit", "test_efficientnet", "thin_vgg16_32"]
 LARGE = [
     "resnet18",
     "mobilenetv3_small_050",
@@ -20,6 +21,9 @@ LARGE = [
     "deit_tiny_patch16_224",
     "swin_tiny_patch4_window7_224",
     "davit_tiny",
+    "thin_vgg16_64",
+    "vgg11",
+    "vgg16_bn",
 ]
 EVERY = [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
 
@@ -111,3 +115,27 @@ def test_a_family_that_cannot_be_cut() -> None:
 def test_more_locations_than_stages() -> None:
     with pytest.raises(ValueError, match=r"backbone\.locations 5: test_resnet has 4 stages"):
         build_blocks(spec("test_resnet", locations=5))
+
+
+@pytest.mark.parametrize("name", ["thin_vgg16_32", pytest.param("vgg16_bn", marks=pytest.mark.slow)])
+def test_the_five_stages_of_a_vgg_end_with_their_pools(name: str) -> None:
+    blocks = build_blocks(spec(name, locations=5))
+    assert [height for _, height, _ in feature_shapes(blocks, (64, 64))] == [32, 16, 8, 4, 2]
+    convolutions = [sum(isinstance(layer, torch.nn.Conv2d) for layer in block.modules()) for block in blocks]
+    assert convolutions == [2, 2, 3, 3, 3]
+
+
+@pytest.mark.parametrize("omega", [32, 64])
+def test_a_thin_vgg_is_a_vgg_of_at_most_omega_channels(omega: int) -> None:
+    """Counted from the published widths: 9 weights a pair of channels, a bias, and two of the batch norm."""
+    widths = [3, *(min(omega, full) for full in (64, 64, 128, 128, *[256] * 3, *[512] * 6))]
+    expected = sum(9 * before * after + 3 * after for before, after in pairwise(widths))
+    blocks = build_blocks(spec(f"thin_vgg16_{omega}", locations=5))
+    assert sum(weight.numel() for block in blocks for weight in block.parameters()) == expected
+    net: Any = timm.create_model(f"thin_vgg16_{omega}", num_classes=7)
+    assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+
+
+def test_a_thin_vgg_has_no_trained_weights() -> None:
+    with pytest.raises(ValueError, match=r"backbone\.pretrained: there are no weights for thin_vgg16_32"):
+        build_blocks(BackboneSpec(name="thin_vgg16_32", locations=5, size=(64, 64), pretrained=True))

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from models.rsa import affinity, bootstrap_affinity, interval, permutation_null, ranks, rdm
+from models.rsa import affinity, bootstrap_affinity, interval, permutation_null, rdm
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -105,10 +105,40 @@ def test_rdm_refuses_features_that_are_not_finite(value: float) -> None:
         rdm(features)
 
 
-@pytest.mark.parametrize("distinct", [2, 5, 10**6])
-def test_ranks_are_scipys_average_ranks(distinct: int) -> None:
-    values = torch.randint(0, distinct, (3, 2, 200), generator=_generator()).float()
-    np.testing.assert_array_equal(ranks(values).numpy(), stats.rankdata(values.numpy(), axis=-1))
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_rdm_names_the_image_that_is_not_finite_before_centring_spreads_it(value: float) -> None:
+    features = _features(5, 10)
+    features[4, 7] = value
+    with pytest.raises(ValueError, match="features: the features of image 4 are not finite"):
+        rdm(features, chunk=4, centre=True)
+
+
+def test_rdm_of_centred_features_refuses_images_that_are_all_alike() -> None:
+    with pytest.raises(ValueError, match="features of image 0 are constant"):
+        rdm(_features(1, 30).expand(4, 30), centre=True)
+
+
+@pytest.mark.parametrize("chunk", [7, 64, 8192])
+def test_rdm_centres_every_feature_over_the_images(chunk: int) -> None:
+    features = _features(30, 5, 40) + 3 * _features(5, 40, seed=1)
+    rows = features.double().flatten(1)
+    expected = 1 - np.corrcoef((rows - rows.mean(0)).numpy())
+    np.testing.assert_allclose(rdm(features, chunk=chunk, centre=True).numpy(), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("centre", [False, True])
+def test_rdm_leaves_the_features_as_they_are(centre: bool) -> None:
+    features = _features(10, 50)
+    before = features.clone()
+    rdm(features, centre=centre)
+    assert torch.equal(features, before)
+
+
+def test_rdm_error_does_not_grow_with_the_number_of_features() -> None:
+    for number in (10_000, 200_000):
+        features = _features(20, number).sub(1).relu() + 5
+        expected = 1 - np.corrcoef(features.double().numpy())
+        np.testing.assert_allclose(rdm(features).numpy(), expected, atol=1e-6)
 
 
 def _two_levels(rdms: Tensor) -> Tensor:
@@ -128,6 +158,13 @@ def test_affinity_is_spearman_of_the_strict_upper_triangles(tie: Callable[[Tenso
     for location in range(3):
         columns = np.stack([_triangle(rdms[task, location]) for task in range(4)], axis=1)
         np.testing.assert_allclose(result[location].numpy(), _spearman(columns), atol=1e-6)
+
+
+def test_the_same_order_of_the_images_in_all_rdms_changes_nothing() -> None:
+    rdms = _rdms(3, 2, 30, common=0.5)
+    order = torch.randperm(30, generator=_generator())
+    torch.testing.assert_close(affinity(rdms[:, :, order][..., order]), affinity(rdms), atol=1e-6, rtol=0)
+    torch.testing.assert_close(rdm(_features(30, 99)[order]), rdm(_features(30, 99))[order][:, order])
 
 
 def test_affinity_sees_only_the_order_of_dissimilarities() -> None:
@@ -197,6 +234,18 @@ def test_bootstrap_interval_holds_the_affinity_and_narrows_with_more_images() ->
     assert widths[1] < widths[0]
 
 
+def test_bootstrap_interval_covers_the_affinity_of_the_images_population() -> None:
+    shared, own = _features(1000, 32), _features(2, 1000, 32, seed=1)
+    population = torch.stack([rdm(shared + own_task) for own_task in own])[:, None]
+    truth = float(affinity(population)[0, 0, 1])
+    covered = 0
+    for study in range(30):
+        drawn = torch.randperm(1000, generator=_generator(study))[:40]
+        low, high = interval(bootstrap_affinity(population[:, :, drawn][..., drawn], resamples=60, seed=study))
+        covered += bool(low[0, 0, 1] < truth < high[0, 0, 1])
+    assert covered >= 27
+
+
 def test_bootstrap_refuses_too_few_images() -> None:
     with pytest.raises(ValueError, match="3 probe images"):
         bootstrap_affinity(_rdms(2, 1, 3), resamples=50, seed=0)
@@ -205,6 +254,19 @@ def test_bootstrap_refuses_too_few_images() -> None:
 def test_interval_holds_the_share_it_names() -> None:
     low, high = interval(torch.arange(1001.0)[:, None], level=0.9)
     assert (low.tolist(), high.tolist()) == ([pytest.approx(50)], [pytest.approx(950)])
+
+
+@pytest.mark.parametrize("samples", [1, 2, 7, 50])
+@pytest.mark.parametrize("level", [0.5, 0.95, 1.0])
+def test_interval_ends_are_quantiles(samples: int, level: float) -> None:
+    values = _features(samples, 3, 2)
+    expected = np.quantile(values.numpy(), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    np.testing.assert_allclose(torch.stack(interval(values, level)).numpy(), expected, atol=1e-6)
+
+
+def test_interval_of_more_samples_than_torch_quantile_takes() -> None:
+    low, high = interval(torch.arange(2.0)[:, None].expand(2, 8_500_000), level=0.5)
+    assert bool((low == 0.25).all() and (high == 0.75).all())
 
 
 def test_permutation_null_is_the_affinity_with_relabelled_images() -> None:

@@ -97,6 +97,29 @@ def test_depth_loss_and_prediction_do_not_depend_on_the_unit() -> None:
     torch.testing.assert_close(millimetres.predict(output), 1000 * metres.task.predict(output))
 
 
+def test_angles_by_loops() -> None:
+    case = make("normals")
+    prediction = case.task.predict(torch.randn(BATCH, 3, *SIZE))
+    torch.testing.assert_close(prediction.norm(dim=1), torch.ones(BATCH, *SIZE))
+    angles, losses = [], []
+    for b, y, x in case.target.any(1).nonzero().tolist():
+        cosine = np.dot(prediction[b, :, y, x].double().numpy(), case.target[b, :, y, x].double().numpy())
+        angles.append(math.degrees(math.acos(np.clip(cosine, -1, 1))))
+        losses.append(1 - cosine)
+    assert score(case, prediction) == pytest.approx(np.mean(angles), rel=1e-5)
+    total, number = case.task.loss(3 * prediction, case.target)
+    assert number == len(losses)
+    assert float(total) == pytest.approx(np.sum(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1e-3, 1.0, 90.0, 179.999, 180.0])
+def test_small_and_large_angles_keep_their_digits(degrees: float) -> None:
+    turn = math.radians(degrees)
+    target = torch.tensor([0.0, 0.6, 0.8]).view(1, 3, 1, 1)
+    turned = math.cos(turn) * target + math.sin(turn) * torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    assert score(make("normals"), turned, target) == pytest.approx(degrees, abs=1e-4)
+
+
 def test_best_f1_by_loops() -> None:
     case = make("edges")
     prediction = (0.3 * (case.target == 1) + 0.7 * torch.rand(BATCH, *SIZE)).clamp(max=1)

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.spec import Column
 from models.tasks import TASKS
@@ -150,6 +151,17 @@ def test_trivial_depth_cannot_be_bettered_by_another_map() -> None:
     assert all(constant(case, trivial + step * torch.randn(SIZE)) < best for step in (0.01, 0.1, 1.0))
 
 
+def test_trivial_normals_cannot_be_bettered_in_the_loss() -> None:
+    """The mean direction has the greatest sum of cosines; of the angles it is close to the best."""
+    case = make("normals")
+    trivial = case.task.trivial(case.target, SIZE)
+
+    def cost(normals: Tensor) -> float:
+        return float(case.task.loss(normals.expand(BATCH, 3, *SIZE), case.target)[0])
+
+    assert all(cost(trivial) < cost(trivial + step * torch.randn(3, *SIZE)) for step in (0.01, 0.1, 1.0))
+
+
 def test_predictions_and_targets_can_be_shown(case: Case) -> None:
     targets = (*case.target, case.task.target(case.blank)[0])
     shown = [case.task.render(p) for p in case.task.predict(case.output)]
@@ -176,6 +188,8 @@ def test_maps_in_words() -> None:
     assert tell("segmentation", mask) == "road 75%, sky 25%"
     assert tell("depth", torch.tensor([[1.0, 2.0], [4.0, 5.0]])) == "1 to 5 m, mean 3"
     assert tell("edges", torch.tensor([[0.2, 0.5], [0.6, 0.4]])) == "25.0% of the pixels are above 0.5"
+    facing = F.normalize(torch.tensor([[[0.1, 0.2, -3.0, 1.0]], [[0.2, 2.0, 0.1, 4.0]], [[1.0, 1.0, 0.1, 5.0]]]), dim=0)
+    assert tell("normals", facing) == "facing the camera 50%, left 25%, up 25%"
     assert tell("offsets", torch.tensor([[[3.0, 0.0]], [[4.0, 0.0]]])) == "vectors of 0 to 5 pixels, mean 2.5"
     heat = torch.full((2, 64, 64), 0.4)
     heat[0, 10, 10], heat[0, 10, 11], heat[0, 40, 40], heat[1, 5, 5] = 0.9, 0.8, 0.6, 0.45
@@ -208,7 +222,7 @@ def test_unknown_option_is_refused_with_the_nearest_name(case: Case) -> None:
     for name in case.task.options:
         with pytest.raises(ValueError, match=f"task 'mine': unknown option '{name}s'; did you mean '{name}'"):
             TASKS[kind](spec(kind, options=((f"{name}s", 1.0),)))
-    with pytest.raises(ValueError, match=r"unknown option 'zoom'; (did you mean|segmentation has none)"):
+    with pytest.raises(ValueError, match=rf"unknown option 'zoom'; (did you mean|{kind} has none)"):
         TASKS[kind](spec(kind, options=(("zoom", 1.0),)))
 
 
@@ -251,3 +265,13 @@ def test_nearer_is_brighter_and_unlabelled_is_black() -> None:
     black = task.render_target(torch.zeros(SIZE), SIZE)
     assert isinstance(black, Tensor)
     assert not black.any()
+
+
+def test_the_picture_of_normals_is_the_usual_one() -> None:
+    task = make("normals").task
+    axes = torch.eye(3).view(3, 1, 3)
+    picture, unlabelled = task.render(axes), task.render_target(torch.zeros(3, *SIZE), SIZE)
+    assert isinstance(picture, Tensor)
+    assert picture[:, 0].T.tolist() == [[255, 128, 128], [128, 255, 128], [128, 128, 255]]
+    assert isinstance(unlabelled, Tensor)
+    assert not unlabelled.any()

@@ -14,6 +14,7 @@ COLUMNS = {
     "flags": Column(layout="flags", classes=("a",)),
     "mask": Column(layout="mask", classes=("none", "marker")),
     "field": Column(layout="field"),
+    "normals": Column(layout="normals"),
     "ids": Column(layout="instances"),
     "points": Column(layout="points", classes=("centre",)),
     "boxes": Column(layout="boxes", classes=("marker",)),
@@ -48,6 +49,7 @@ def scene(count: int = 64, side: int = 10, seed: int = 1) -> tuple[Tensor, dict[
         "flags": torch.ones(count, 1, dtype=torch.int8),
         "mask": mask,
         "field": mask * 2.5,
+        "normals": mask[:, None] * torch.tensor([0.6, 0.0, 0.8]).view(3, 1, 1),
         "ids": mask * 7,
         "points": torch.cat([points, padding], 1),
         "boxes": torch.stack([x, y, x + side, y + side, zero], -1)[:, None],
@@ -84,6 +86,8 @@ def test_image_and_labels_move_together(crop: float) -> None:
     bright, mask = moved[:, 0] > 127, kept["mask"]
     assert (bright != mask).float().mean() < 0.02
     assert torch.equal(kept["field"], mask * 2.5)
+    assert torch.equal(kept["normals"][:, 1:], mask[:, None] * torch.tensor([0.0, 0.8]).view(2, 1, 1))
+    assert torch.equal(kept["normals"][:, 0].abs(), mask * 0.6)
     assert torch.equal(kept["ids"], mask * 7)
     assert torch.equal(kept["kind"], labels["kind"])
     assert torch.equal(kept["flags"], labels["flags"])
@@ -140,12 +144,14 @@ def test_unlabelled_stays_unlabelled() -> None:
     labels = {
         "mask": torch.full((64, *SIZE), 255, dtype=torch.uint8),
         "field": torch.zeros(64, *SIZE),
+        "normals": torch.zeros(64, 3, *SIZE),
         "points": torch.full((64, 2, 3), -2.0),
         "boxes": torch.full((64, 2, 5), -2.0),
     }
     _, kept = augment(images, labels, COLUMNS, draw(Augment(flip=0.5, crop=0.3)))
     assert (kept["mask"] == 255).all()
     assert (kept["field"] == 0).all()
+    assert (kept["normals"] == 0).all()
     assert (kept["points"][..., 2] == -2).all()
     assert (kept["boxes"][..., 4] == -2).all()
 
@@ -166,3 +172,13 @@ def test_points_on_the_edge_survive_a_mirror() -> None:
     images = torch.zeros(1, 3, *SIZE, dtype=torch.uint8)
     once = augment(images, {"points": points}, COLUMNS, window(0.0, 0.0, 1.0, True))[1]
     assert torch.equal(augment(images, once, COLUMNS, window(0.0, 0.0, 1.0, True))[1]["points"], points)
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.5])
+def test_a_surface_that_looks_right_looks_left_in_the_mirror(crop: float) -> None:
+    images, labels = scene()
+    windows = draw(Augment(flip=0.5, crop=crop))
+    kept = augment(images, labels, COLUMNS, windows)[1]
+    for image, flip in enumerate(windows.flip_B.tolist()):
+        seen = kept["normals"][image][:, kept["mask"][image] == 1]
+        assert torch.equal(seen, torch.tensor([[-0.6 if flip else 0.6], [0.0], [0.8]]).expand_as(seen))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from models.spec import IGNORE
+from models.spec import IGNORE, Column
 from pipeline import loading
 from pipeline.config import Augment
 from pipeline.encoding import LAYOUTS, encode, jpeg
@@ -118,6 +118,29 @@ _CHECKS = {
     "points": _listed,
     "boxes": _listed,
 }
+
+
+def test_normals_are_read_back(tmp_path: Path) -> None:
+    """Unit vectors within half a grey level of 127, the axes exactly; zero where a pixel or a whole image has none."""
+    normals = np.random.default_rng(0).standard_normal((*SIZE, 3))
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    normals[:2], normals[2, :6] = 0, np.concatenate([np.eye(3), -np.eye(3)])
+    column = Column(layout="normals")
+    schema = pa.schema([("id", pa.string()), ("image", pa.binary()), ("normals", LAYOUTS["normals"].arrow)])
+    image = jpeg(np.zeros((*SIZE, 3), dtype=np.uint8), 95)
+    cells = [encode("normals", column, normals), None]
+    records = [{"id": str(i), "image": image, "normals": cell} for i, cell in enumerate(cells)]
+    _write(tmp_path / "part.arrow", pa.Table.from_pylist(records, schema=schema))
+    stored = Split(dataset="n", paths=[tmp_path / "part.arrow"], size=SIZE, columns={"normals": column})
+    read = stored.read([0, 1]).labels["normals"]
+    assert (read.shape, read.dtype) == ((2, 3, *SIZE), torch.float32)
+    assert not read[1].any()
+    got = read[0].permute(1, 2, 0).numpy()
+    assert not got[:2].any()
+    np.testing.assert_array_equal(got[2, :6], normals[2, :6])
+    np.testing.assert_allclose(np.linalg.norm(got[2:], axis=-1), 1, atol=1e-6)
+    assert np.degrees(np.arccos((got[2:] * normals[2:]).sum(-1).clip(-1, 1))).max() < 0.5
+    assert stored._decoded_bytes() == 2 * SIZE[0] * SIZE[1] * (3 + 3 * 4)
 
 
 def test_images_are_read_back(split: Split) -> None:

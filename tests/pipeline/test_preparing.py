@@ -157,6 +157,9 @@ def test_bad_rows_are_skipped_and_listed(tmp_path: Path) -> None:
         ("flags", [0, 1], "2 flags for 3 classes"),
         ("flags", [0, 1, 2], "flag 2"),
         ("mask", np.array([[0, 3], [255, 1]]), "label 3"),
+        ("normals", np.zeros((4, 4)), r"the shape \[height, width, 3\], not \[4, 4\]"),
+        ("normals", np.full((2, 2, 3), np.nan), "a value is not finite"),
+        ("normals", np.array([[[0, 0, 0], [0, 0, 1], [0, 1, 1]]]), "1 normals are no unit vectors, the first .* 1.41"),
         ("points", np.array([[1.0, 2.0, 3.0]]), "label 3"),
         ("boxes", np.array([[1.0, 2.0, 3.0, 4.0, 5.0]]), "label 5"),
     ],
@@ -180,8 +183,11 @@ def test_resizing_moves_image_maps_and_points_together(native: tuple[int, int]) 
         "points": np.array([[width * 0.75, height * 0.75, 1]]),
         "boxes": np.array([[width / 2, height / 2, width, height, 0]]),
     }
-    out = encoding.resize(Example(image=image, labels=labels), COLUMNS, SIZE)
+    labels["normals"] = mask[..., None] * np.array([0.6, 0.0, 0.8])
+    columns = {**COLUMNS, "normals": Column(layout="normals")}
+    out = encoding.resize(Example(image=image, labels=labels), columns, SIZE)
     assert out.image.shape == (*SIZE, 3)
+    np.testing.assert_array_equal(out.labels["normals"], out.labels["mask"][..., None] * np.array([0.6, 0.0, 0.8]))
     bright = out.image[..., 0] > 127
     assert (bright != out.labels["mask"]).mean() < 0.05
     np.testing.assert_array_equal(out.labels["field"], out.labels["mask"] * 3.0)

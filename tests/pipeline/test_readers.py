@@ -14,7 +14,9 @@ import scipy.io
 from PIL import Image
 
 from models.spec import IGNORE
+from pipeline.datasets._normals import CENTRE, FOCAL, fit_planes, normals_from_depth
 from pipeline.datasets.base import BadExample, Source, SourceSettings
+from pipeline.datasets.celeba import CelebA
 from pipeline.datasets.fashion import HEADER, LABELS, Fashion
 from pipeline.datasets.files import read_rgb
 from pipeline.datasets.manifest import Manifest
@@ -66,6 +68,23 @@ def nyu_tree(folder: Path) -> Path:
     return folder
 
 
+NAMES = ("5_o_Clock_Shadow", "Bald", "Young")
+
+
+def celeba_tree(folder: Path) -> Path:
+    for number in range(1, 5):
+        save(folder / f"img_align_celeba/{number:06d}.jpg", noise(number))
+    rows = [
+        f"{number:06d}.jpg {' '.join('1' if number >> bit & 1 else '-1' for bit in range(3))}" for number in range(1, 5)
+    ]
+    (folder / "list_attr_celeba.txt").write_text("\n".join(["4", " ".join(NAMES), *rows]) + "\n")
+    return folder
+
+
+def celeba_list(folder: Path, name: str, *words: str) -> None:
+    (folder / name).write_text("".join(f"{number:06d}.jpg {word}\n" for number, word in enumerate(words, start=1)))
+
+
 def manifest_tree(folder: Path, header: str = "image,split,group,species:class,mask:mask:wall|floor") -> Path:
     for number in (1, 2, 3):
         save(folder / f"img/{number}.jpg", noise(number))
@@ -91,6 +110,7 @@ class Layout(NamedTuple):
 LAYOUTS = {
     "fashion": Layout(Fashion, fashion_tree, "images/11.jpg"),
     "nyuv2": Layout(NYUv2, nyu_tree, "nyu_images/0.jpg"),
+    "celeba": Layout(CelebA, celeba_tree, "img_align_celeba/000001.jpg"),
     "manifest": Layout(Manifest, manifest_tree, "img/1.jpg"),
 }
 layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
@@ -119,6 +139,10 @@ def assert_keeps_its_columns(source: Source) -> None:
                 assert label.shape == example.image.shape[:2]
                 assert label.min() >= 0
                 assert label.max() / column.scale < 2**16
+            elif column.layout == "normals":
+                assert label.shape == example.image.shape
+                length = np.linalg.norm(label, axis=2)
+                assert length[length > 0] == pytest.approx(1, abs=1e-6)
 
 
 @layouts
@@ -218,7 +242,7 @@ def test_fashion_reads_the_first_nine_fields(tmp_path: Path) -> None:
     assert np.array_equal(grey[..., 0], grey[..., 2])
 
 
-@pytest.mark.parametrize("name", ["fashion", "nyuv2"])
+@pytest.mark.parametrize("name", ["fashion", "nyuv2", "celeba"])
 def test_the_set_may_stand_in_a_subfolder(name: str, tmp_path: Path) -> None:
     reader, tree, _ = LAYOUTS[name]
     tree(tmp_path / "unpacked" / "set")
@@ -317,6 +341,161 @@ def test_nyuv2_refuses_labels_of_another_layout(tmp_path: Path) -> None:
         source.load(rows[0])
     with pytest.raises(BadExample, match=r"nyu_depths/1.png: 64x24 pixels, but its image has 64x48"):
         source.load(rows[1])
+
+
+def look(size: tuple[int, int]) -> np.ndarray:
+    """The ray through each pixel of an image of 480 x 640: (right, up, out of the scene), its depth 1."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    right = (x + 0.5 - CENTRE[0] * size[1]) / (FOCAL[0] * size[1])
+    down = (y + 0.5 - CENTRE[1] * size[0]) / (FOCAL[1] * size[0])
+    return np.stack([right, -down, -np.ones(size)], axis=-1)
+
+
+def depth_of(planes: Sequence[tuple[Sequence[float], float]], step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Planes (normal, distance) -> the depth [480, 640] of the nearest, in whole steps, and the normal seen there."""
+    normals = np.array([np.array(normal) / np.linalg.norm(normal) for normal, _ in planes])
+    inverse = np.stack([-(look((480, 640)) @ n) / d for n, (_, d) in zip(normals, planes, strict=True)])
+    return np.round(1 / (inverse.max(0) * step)) * step, normals[inverse.argmax(0)]
+
+
+def apart(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The angles in degrees between the normals of the labelled pixels."""
+    found, wanted = found[labelled := found.any(-1)].astype(float), wanted[labelled]
+    return np.degrees(np.arctan2(np.linalg.norm(np.cross(found, wanted), axis=-1), (found * wanted).sum(-1)))
+
+
+@pytest.mark.parametrize("normal", [(0, 0, 1), (0.5, 0, 1), (-0.5, 0.3, 1), (0, 1, 0.4), (0, -1, 0.3)])
+def test_the_normals_of_one_plane(normal: tuple[float, float, float]) -> None:
+    """Exact from exact depth, within some degrees from steps of 4 cm, as far as 4 m."""
+    for step, worst, mean in ((1e-9, 0.01, 0.001), (1 / 25.5, 10, 2)):
+        depth, wanted = depth_of([(normal, 1.5)], step)
+        depth[depth > 4] = 0
+        found = normals_from_depth(depth, (48, 64), step, mirrored=False)
+        assert found.any(-1).mean() > 0.95 * (depth > 0).mean()
+        error = apart(found, wanted[5::10, 5::10])
+        assert error.max() < worst
+        assert error.mean() < mean
+
+
+def test_the_normals_of_a_room() -> None:
+    """Floor, ceiling, two side walls and a far wall, all parallel or at right angles."""
+    planes = [((0, 1, 0), 1.2), ((0, -1, 0), 1.3), ((1, 0, 0), 1.5), ((-1, 0, 0), 1.8), ((0, 0, 1), 3.5)]
+    depth, wanted = depth_of(planes, 1 / 25.5)
+    found = normals_from_depth(depth, (96, 128), 1 / 25.5, mirrored=False)
+    error = apart(found, wanted[2::5, 2::5])
+    assert found.any(-1).mean() > 0.95
+    assert np.median(error) < 2
+    assert (error < 15).mean() > 0.9
+
+
+def test_normals_stop_at_an_edge_and_are_right_up_to_it() -> None:
+    """A board one metre before a wall: no plane through both, and nearly every pixel keeps its own."""
+    depth, wanted = depth_of([((0.4, 0, 1), 3.0)], 1e-9)
+    board = np.zeros(depth.shape, bool)
+    board[100:300, 200:400] = True
+    near, turned = depth_of([((-0.4, 0, 1), 1.5)], 1e-9)
+    depth, wanted = np.where(board, near, depth), np.where(board[..., None], turned, wanted)
+    found = normals_from_depth(depth, (96, 128), 1e-9, mirrored=False)
+    assert apart(found, wanted[2::5, 2::5]).max() < 1
+    assert found.any(-1).mean() > 0.95
+
+
+def test_there_are_no_normals_without_depth() -> None:
+    depth, _ = depth_of([((0, 0, 1), 2.0)], 1e-9)
+    depth[:, :320] = 0
+    depth[202, 102] = 2.0
+    found = normals_from_depth(depth, (96, 128), 1e-9, mirrored=False)
+    assert not found[:, :64].any()
+    assert found[:, 64:].any(-1).all()
+    assert not normals_from_depth(np.zeros((48, 64)), (48, 64), 0.04, mirrored=True).any()
+
+
+def test_a_mirrored_scene_has_mirrored_normals() -> None:
+    depth, _ = depth_of([((0.5, 0.2, 1), 2.0)], 1e-9)
+    found = normals_from_depth(depth, (96, 128), 1e-9, mirrored=False)
+    mirrored = normals_from_depth(depth[:, ::-1], (96, 128), 1e-9, mirrored=True)
+    np.testing.assert_allclose(mirrored, found[:, ::-1] * [-1, 1, 1], atol=1e-6)
+
+
+def test_planes_are_those_of_least_squares() -> None:
+    draw = np.random.default_rng(0)
+    inverse = draw.uniform(0.2, 1, (12, 15)) * (draw.random((12, 15)) < 0.92)
+    x, y, radius = np.linspace(-0.6, 0.5, 15), np.linspace(-0.4, 0.4, 12), 2
+    planes, rms = fit_planes(inverse, x, y, radius)
+    for row, column in np.ndindex(inverse.shape):
+        rows, columns = (
+            slice(max(0, row - radius), row + radius + 1),
+            slice(max(0, column - radius), column + radius + 1),
+        )
+        seen = inverse[rows, columns] > 0
+        if seen.sum() < 0.9 * 25:
+            assert rms[row, column] == np.inf
+            continue
+        across, down = (part[seen] for part in np.meshgrid(x[columns], y[rows]))
+        system = np.column_stack([across, down, np.ones(seen.sum())])
+        wanted, *_ = np.linalg.lstsq(system, inverse[rows, columns][seen])
+        assert [plane[row, column] for plane in planes] == pytest.approx(wanted, abs=1e-9)
+        left_over = inverse[rows, columns][seen] - system @ wanted
+        assert rms[row, column] == pytest.approx(np.sqrt(np.mean(left_over**2)), abs=1e-9)
+
+
+def test_nyuv2_has_normals_where_the_depth_camera_saw(tmp_path: Path) -> None:
+    """The tree's depth is a wall that faces the camera; the frame around the view is filled in, not seen."""
+    source = NYUv2(settings(nyu_tree(tmp_path), size=(48, 64)))
+    normals = source.load(source.rows()[0]).labels["normals"]
+    seen = np.zeros((48, 64), bool)
+    seen[5:47, 4:60] = True
+    assert np.array_equal(normals.any(-1), seen)
+    np.testing.assert_allclose(normals[seen], np.broadcast_to([0, 0, 1], normals[seen].shape), atol=1e-6)
+
+
+# CelebA
+
+
+def test_celeba_attributes_are_columns(tmp_path: Path) -> None:
+    source = CelebA(settings(celeba_tree(tmp_path)))
+    assert tuple(source.columns()) == NAMES
+    assert {(column.layout, column.classes) for column in source.columns().values()} == {("class", ("no", "yes"))}
+    labels = [source.load(row).labels for row in source.rows()]
+    assert [[label[name] for label in labels] for name in NAMES] == [
+        ["yes", "no", "yes", "no"],
+        ["no", "yes", "yes", "no"],
+        ["no", "no", "no", "yes"],
+    ]
+
+
+def test_celeba_groups_are_people(tmp_path: Path) -> None:
+    celeba_list(celeba_tree(tmp_path), "identity_CelebA.txt", "7", "3", "7", "5")
+    assert [row.group for row in CelebA(settings(tmp_path)).rows()] == ["7", "3", "7", "5"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "splits"), [("0120", ["train", "val", "test", "train"]), ("0000", [None] * 4), ("2222", [None] * 4)]
+)
+def test_celeba_partition_counts_where_it_parts(parts: str, splits: list[str | None], tmp_path: Path) -> None:
+    celeba_list(celeba_tree(tmp_path), "list_eval_partition.txt", *parts)
+    assert [row.split for row in CelebA(settings(tmp_path)).rows()] == splits
+    assert {row.split for row in CelebA(settings(tmp_path, images=1)).rows()} <= set(splits)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("list_attr_celeba.txt", "", "expected the number of images"),
+        ("list_attr_celeba.txt", "1\nBald Young\n", "expected the number of images"),
+        ("list_attr_celeba.txt", "1\nBald Young\n000001.jpg 1\n", "row 1: 1 values, but 2 attributes"),
+        ("list_attr_celeba.txt", "1\nBald Young\n000001.jpg 1 2\n", "row 1: Young is 2, but 1"),
+        ("list_attr_celeba.txt", "2\nBald\n000001.jpg 1\n000001.jpg -1\n", "row 2: the image 000001.jpg stands"),
+        ("list_attr_celeba.txt", "3\nBald\n000001.jpg 1\n", "says 3 images, but 1 follow"),
+        ("identity_CelebA.txt", "000001.jpg 5\n000002.jpg\n", "row 2: '000002.jpg', but an image and one number"),
+        ("identity_CelebA.txt", "000001.jpg 5\n000002.jpg 5\n", "no line for 000003.jpg and 1 more"),
+        ("list_eval_partition.txt", "000001.jpg 0\n000002.jpg 3\n000003.jpg 0\n000004.jpg 0\n", "000002.jpg is '3'"),
+    ],
+)
+def test_celeba_refuses_a_broken_list(name: str, text: str, message: str, tmp_path: Path) -> None:
+    (celeba_tree(tmp_path) / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name}.*{message}"):
+        CelebA(settings(tmp_path)).rows()
 
 
 # Manifest
@@ -511,6 +690,22 @@ def test_the_real_nyuv2_set() -> None:
     assert 0.7 <= depth[depth > 0].min() < depth.max() <= 10
     edges = np.stack([label["edges"] for label in labels])
     assert 0.04 < (edges == 1).mean() < 0.15
+    normals = np.stack([label["normals"] for label in labels])
+    assert 0.5 < normals.any(-1).mean() < 0.8
+    floor = np.stack([label["segmentation40"] for label in labels]) == CLASSES_39.index("floor")
+    up = normals[floor & normals.any(-1)] @ np.array([0, 1, 0])
+    assert (up > 0.8).mean() > 0.7, "most of the floor is level, and the cameras were held nearly upright"
+
+
+def test_the_real_celeba_set() -> None:
+    source = CelebA(settings(real("celeba")))
+    rows, columns = source.rows(), source.columns()
+    assert (len(rows), len(columns), len({row.group for row in rows})) == (6500, 40, 4254)
+    assert {row.split for row in rows} == {None}, "a piece of the training images alone"
+    some = CelebA(settings(source.settings.root, images=100))
+    assert_keeps_its_columns(some)
+    smiling = [source.load(row).labels["Smiling"] for row in rows[:500]]
+    assert 0.4 < smiling.count("yes") / 500 < 0.6
 
 
 def test_nyuv2_classes_are_the_official_ones() -> None:

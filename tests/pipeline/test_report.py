@@ -1,30 +1,41 @@
 """The report holds for one task and for forty, for one seed and for several, and its page needs nothing but itself."""
 
 import io
+import math
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
+from scipy import stats
 
 from models.branch_tree import BranchTree
 from models.bundle import save
 from models.sharing import SHARING
 from models.spec import BackboneSpec, Column, ModelSpec
-from models.tree_search import enumerate_trees
+from models.tree_search import count_trees, enumerate_trees
 from pipeline.artifacts import AFFINITY, TREES, TRIALS, DatasetManifest, write_json, write_manifests, write_table
 from pipeline.config import Config
 from pipeline.jobs import task_specs
+from pipeline.report.budget_figures import correlation_words, cost_figure, front_figure, parameters_figure
+from pipeline.report.change_figures import changes_figure
 from pipeline.report.contact_sheet import contact_sheet, describe
 from pipeline.report.figures import draw_figures
-from pipeline.report.headline import notes, recommendations, tree_words
+from pipeline.report.found_trees import ChosenTree, Groups, Search, TrainedTree, TrainedTrees, gap
+from pipeline.report.headline import lead, notes, recommendations, tree_words
 from pipeline.report.page import picture_of, png_of, render_page
+from pipeline.report.point_labels import Point, label_points
+from pipeline.report.sample_sheets import BAD, GOOD, Strip, small_print
 from pipeline.report.samples import draw_contact_sheets, draw_samples, median_network, spread
 from pipeline.report.study import SINGLE, TRIVIAL, Baseline, Network, Study, read_study
 from pipeline.report.style import Drawing
@@ -33,9 +44,13 @@ from pipeline.report.tables import (
     best_values,
     count_text,
     headline_metrics,
+    large_text,
+    number_text,
+    p_text,
     percent_text,
     result_lines,
     summary_rows,
+    tree_rows,
     value_text,
     wide_rows,
     write_csv,
@@ -104,6 +119,7 @@ def study_of(number: int, seeds: int = 1) -> Study:
         "budget-2x": BranchTree(middle),
         "split": BranchTree.split(number, LOCATIONS),
     }
+    chosen = {name: chosen_tree(name, tree, place) for place, (name, tree) in enumerate(trees.items())}
     networks, trials = [], []
     for place, (name, tree) in enumerate(trees.items()):
         values = {task: tuple(float(v) for v in 0.4 + 0.3 * rng.random(seeds)) for task in tasks}
@@ -111,8 +127,9 @@ def study_of(number: int, seeds: int = 1) -> Study:
         networks.append(
             Network(
                 name=name,
+                label=chosen[name].label,
                 strategy="branched",
-                request=name.removeprefix("budget-") if "budget" in name else "",
+                request=chosen[name].request,
                 params=1000 * (1 + place - same),
                 flops=8000,
                 seconds=2.0,
@@ -141,18 +158,78 @@ def study_of(number: int, seeds: int = 1) -> Study:
     ]
     front = [
         {"groups": str([list(row) for row in network.groups]), "params": network.params, "flops": 8000, "cost": 1.0}
-        | {"method": "exhaustive", "optimal": True}
+        | {"budget": network.params, "lower_bound": 1.0, "method": "exhaustive", "optimal": True}
         for network in networks
     ]
+    search = Search(unit="params", method="beam", optimal=False, trees_in_all=10**40, chosen=chosen)
     return Study(
         config=config_of(tasks, range(seeds)),
         manifests={"pets": manifest_of(LABELS)},
         baselines=baselines,
         networks=networks,
         affinity=affinity,
+        search=search,
         front=front,
+        trained=trained_trees([network.groups for network in networks], rng, seeds),
         trials=trials,
     )
+
+
+def chosen_tree(name: str, tree: BranchTree, place: int) -> ChosenTree:
+    """A tree of invented cost; the one for 2x is not proved: at most a tenth of its cost might be saved."""
+    cost = 3.0 - place + (name == "budget-1.5x")
+    return ChosenTree(
+        name=name,
+        request=name.removeprefix("budget-") if "budget" in name else "",
+        groups=tree.groups,
+        cost=cost,
+        lower_bound=0.9 * cost if name == "budget-2x" else cost,
+        optimal=name != "budget-2x",
+        method="beam" if name == "budget-2x" else "exact",
+        budget=1000 * (1 + place),
+        params=1000 * (1 + place),
+        flops=8000,
+    )
+
+
+def trained_trees(groups: Sequence[Groups], rng: np.random.Generator, seeds: int = 1) -> TrainedTrees:
+    """Each distinct tree with invented cost and results, and scipy's rank correlation of the two."""
+    trees = [
+        TrainedTree(
+            name=f"tree {index}",
+            groups=row,
+            cost=float(rng.random()),
+            params=int(rng.integers(1000, 9000)),
+            flops=8000,
+            delta_mtl=tuple(float(value) for value in rng.normal(size=seeds)),
+            delta_mtl_val=tuple(float(value) for value in rng.normal(size=seeds)),
+            jobs=tuple(f"{index} {seed}" for seed in range(seeds)),
+        )
+        for index, row in enumerate(dict.fromkeys(groups))
+    ]
+    return correlated(trees)
+
+
+def correlated(trees: Sequence[TrainedTree]) -> TrainedTrees:
+    costs, few = [tree.cost for tree in trees], len(trees) < 4
+    test, p_value = spearman(costs, [mean(tree.delta_mtl) for tree in trees])
+    val, _ = spearman(costs, [mean(tree.delta_mtl_val) for tree in trees])
+    return TrainedTrees(
+        exhaustive=False,
+        trees_in_all=10**40,
+        spearman=None if few else test,
+        p_value=None if few else p_value,
+        spearman_val=None if few else val,
+        trees=trees,
+    )
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """scipy's rank correlation and its p; nan for too few points."""
+    if len(one) < 3:
+        return math.nan, math.nan
+    found: Any = stats.spearmanr(one, other)
+    return float(found.statistic), float(found.pvalue)
 
 
 def manifest_of(columns: dict[str, Column]) -> DatasetManifest:
@@ -169,7 +246,7 @@ def manifest_of(columns: dict[str, Column]) -> DatasetManifest:
     )
 
 
-@pytest.mark.parametrize(("number", "seeds"), [(1, 1), (2, 3), (5, 1), (40, 1)])
+@pytest.mark.parametrize(("number", "seeds"), [(1, 1), (2, 3), (5, 1), (9, 1), (13, 2)])
 def test_every_figure_has_a_bounded_size_and_its_data(number: int, seeds: int) -> None:
     study = study_of(number, seeds)
     stems = []
@@ -233,6 +310,187 @@ def test_a_tree_that_was_trained_once_is_shown_once() -> None:
     assert "fully shared" in caveats["1.5×"]
 
 
+def dots(figure: Figure) -> set[tuple[float, float]]:
+    """Where the grey dots of the trained trees stand."""
+    (collection,) = [
+        part for part in figure.axes[0].collections if len(part.get_paths()) == 1 and part.get_zorder() == 2
+    ]
+    return {(x, y) for x, y in np.asarray(collection.get_offsets()).tolist()}
+
+
+@pytest.mark.parametrize(("draw", "key", "scale"), [(parameters_figure, "params", 1e6), (cost_figure, "cost", 1.0)])
+@pytest.mark.parametrize(("number", "seeds"), [(2, 1), (3, 1), (3, 3)])
+def test_every_trained_tree_has_a_dot(draw: Callable, key: str, scale: float, number: int, seeds: int) -> None:
+    study = study_of(number, seeds)
+    every = [tree.groups for tree in enumerate_trees(number, LOCATIONS)]
+    trained = trained_trees(every, np.random.default_rng(1), seeds)
+    drawing = draw(replace(study, trained=trained))
+    assert len(trained.trees) == count_trees(number, LOCATIONS)
+    assert dots(drawing.figure) == {(getattr(tree, key) / scale, mean(tree.delta_mtl)) for tree in trained.trees}
+    assert {row["name"] for row in drawing.rows} == {tree.name for tree in trained.trees}
+    named = {row["name"] for row in drawing.rows if row["chosen"]}
+    chosen = {network.groups for network in study.networks}
+    assert named == {tree.name for tree in trained.trees if tree.groups in chosen}
+    labels = {text.get_text() for text in drawing.figure.axes[0].texts}
+    assert labels == {label for _, label in study.distinct()}
+
+
+def test_the_line_joins_the_chosen_trees_by_rising_budget() -> None:
+    study = study_of(3)
+    figure = parameters_figure(study).figure
+    points = {tree.groups: (tree.params / 1e6, mean(tree.delta_mtl)) for tree in study.trained.trees}
+    wanted = [list(points[study.search.chosen[name].groups]) for name in ("budget-1.5x", "budget-2x")]
+    assert wanted in [np.asarray(line.get_xydata()).tolist() for line in figure.axes[0].lines]
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_the_rank_correlation_shown_is_that_of_the_table(number: int) -> None:
+    every = [tree.groups for tree in enumerate_trees(3, LOCATIONS)]
+    study = replace(study_of(3), trained=trained_trees(every, np.random.default_rng(number), 2))
+    drawing = cost_figure(study)
+    costs, deltas, vals = ([row[key] for row in drawing.rows] for key in ("cost", "delta_mtl", "delta_mtl_val"))
+    (test, p_value), (val, _) = spearman(costs, deltas), spearman(costs, vals)
+    assert f"correlation {number_text(test)} ({p_text(p_value)}" in drawing.caption
+    assert f"on validation {number_text(val)})" in drawing.caption
+    assert ("shows no relation" in drawing.caption) == (p_value > 0.05)
+
+
+@pytest.mark.parametrize(
+    ("sign", "words"), [(-1, "trees of lower cost did better"), (1, "trees of lower cost did worse, the opposite")]
+)
+def test_a_clear_correlation_is_said_whichever_way_it_points(sign: int, words: str) -> None:
+    trees = trained_trees([tree.groups for tree in enumerate_trees(3, 1)], np.random.default_rng(0)).trees
+    ranked = [replace(tree, delta_mtl=(sign * tree.cost,)) for tree in trees]
+    assert words in correlation_words(correlated(ranked))
+    assert "too few" in correlation_words(correlated(ranked[:3]))
+
+
+@pytest.mark.parametrize(("bounds", "shown"), [((2.0, 1.0, 0.0), (2.0, 1.0, 0.0)), ((1.5, 1.8, 0.0), (1.8, 1.8, 0.0))])
+def test_the_bound_runs_below_the_front_and_holds_for_smaller_budgets(
+    bounds: Sequence[float], shown: Sequence[float]
+) -> None:
+    study, costs = study_of(3), (3.0, 2.0, 0.0)
+    front = [
+        {"groups": f"[[{index}]]", "params": 1, "flops": 2, "budget": 10 + index, "cost": cost, "lower_bound": bound}
+        | {"method": "beam", "optimal": cost == bound}
+        for index, (cost, bound) in enumerate(zip(costs, bounds, strict=True))
+    ]
+    drawing = front_figure(replace(study, front=front[::-1]))
+    (line,) = [line for line in drawing.figure.axes[0].lines if str(line.get_label()).startswith("proved")]
+    assert tuple(np.asarray(line.get_ydata())) == shown
+    assert f"{max(map(gap, costs, bounds)):.1f} %" in drawing.caption
+    proved = front_figure(replace(study, front=[row | {"lower_bound": row["cost"], "optimal": True} for row in front]))
+    assert "proved optimal: no tree" in proved.caption
+    assert not [line for line in proved.figure.axes[0].lines if str(line.get_label()).startswith("proved")]
+
+
+def test_chosen_trees_are_listed_with_what_is_proved() -> None:
+    study = study_of(3)
+    rows = {row["name"]: row for row in tree_rows(study)}
+    for name, tree in study.search.chosen.items():
+        assert rows[name]["branches"] == " ".join(map(str, BranchTree(tree.groups).branches))
+    assert rows["budget-2x"]["gap"] == pytest.approx(10)
+    assert rows["budget-2x"]["optimal"] is False
+    assert rows["budget-1.5x"]["optimal"] is True
+    assert rows["shared"]["lower_bound"] is None, "nothing was searched for"
+    assert "beam search and not proved best: the least possible cost is at most 10.0 %" in lead(study)
+    proved = {name: replace(tree, optimal=True) for name, tree in study.search.chosen.items()}
+    assert "this is proved" in lead(replace(study, search=replace(study.search, chosen=proved)))
+    page = render_page(study, [], "none")
+    for row in rows.values():
+        assert f"<td>{row['name']}</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("request_", "label"),
+    [("", "x"), ("1.7x", "1.7×"), ("2000000", "2 M"), ("params 1.7x, flops 2x", "params 1.7×, flops 2×")],
+)
+def test_budgets_as_people_read_them(request_: str, label: str) -> None:
+    tree = chosen_tree("x", BranchTree.shared(2, 1), 0)
+    assert replace(tree, request=request_).label == label
+
+
+def test_a_change_within_the_noise_of_seeds_is_hatched() -> None:
+    study = study_of(40, 3)
+    figure = changes_figure(study).figure
+    (hatched,) = figure.axes[0].collections
+    faint = 0
+    for network, _ in study.distinct():
+        for values in [[study.baselines[t].change(v) for v in network.test[t]] for t in study.tasks]:
+            faint += abs(mean(values)) <= stdev(values)
+        faint += abs(mean(study.deltas(network))) <= stdev(study.deltas(network))
+    assert 0 < faint == len(hatched.get_paths())
+
+
+def test_forty_tasks_take_seconds() -> None:
+    study = study_of(40)
+    started = time.process_time()
+    drawings = list(draw_figures(study))
+    page = render_page(study, [picture_of(drawing, png_of(drawing)) for drawing in drawings], "none")
+    assert time.process_time() - started < 60
+    assert len(page) < 15e6
+    assert max(drawing.figure.get_figheight() for drawing in drawings) < 30
+
+
+@pytest.mark.parametrize("number", [8, 9])
+def test_the_results_table_turns_when_it_is_too_wide(number: int) -> None:
+    study = study_of(number, 2)
+    page = render_page(study, [], "none")
+    table = page[page.index('id="results"') : page.index('id="budget"')]
+    rows = table[table.index("<tbody>") :].count("<tr")
+    lines = len(result_lines(study))
+    assert rows == (lines if number == 8 else number + 4)
+    assert table.count("accuracy ↑") == number // 2
+    for network in study.networks:
+        for task in study.tasks:
+            assert value_text(mean(network.test[task])) in table
+        assert f"± {stdev(study.deltas(network)):.1f}" in table
+        assert network.keys[0][:8] in table
+
+
+def test_names_beside_points_cover_nothing() -> None:
+    figure = Figure(figsize=(10.5, 4))
+    axes = figure.add_subplot()
+    places = [(1.0, 1.0), (1.02, 1.02), (1.04, 1.0), (1.0, 1.3), (5.0, 3.0)]
+    points = [Point(x=x, y=y, text=f"params {x}×", spread=0.1) for x, y in places]
+    axes.plot(*zip(*places, strict=True), "o")
+    axes.margins(0.1, 0.2)
+    label_points(axes, points)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == len(points)
+    for index, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:index])
+        assert not any(box.contains(*axes.transData.transform(place)) for place in places)
+
+
+def test_many_answers_in_words_share_a_sheet() -> None:
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    strips = [
+        Strip(
+            task=f"t{index}",
+            metric="accuracy",
+            rows={"target": [("yes", None), ("unlabelled", None)], "tree": [(f"no {index}", 0.0), ("yes", None)]},
+        )
+        for index in range(7)
+    ]
+    figure = small_print(images, strips, slice(0, 2), [strip.task for strip in strips])
+    colours = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+    assert {f"t{index}" for index in range(7)} <= set(colours)
+    assert {colours[f"no {index}"] for index in range(7)} == {BAD}
+    assert colours["yes"] not in (GOOD, BAD), "without a label there is no right or wrong"
+
+
+def test_forty_flags_stand_on_one_contact_sheet() -> None:
+    columns = {f"c{index}": Column(layout="class", classes=("no", "yes")) for index in range(40)}
+    labels = {name: torch.ones(2, dtype=torch.int64) for name in columns}
+    figure = contact_sheet(torch.zeros(2, 3, *SIZE, dtype=torch.uint8), labels, columns)
+    words = " ".join(text.get_text() for text in figure.axes[0].texts)
+    assert all(f"c{index}: yes" in words for index in range(40))
+    assert "not drawn" not in words
+    assert figure.get_figwidth() <= 10.5
+
+
 def test_leaves_of_a_branch_stand_together() -> None:
     for tree in enumerate_trees(4, 3):
         place = {task: row for row, task in enumerate(leaf_order(tree))}
@@ -270,6 +528,12 @@ def test_notes_name_generated_data_seeds_and_weak_yardsticks() -> None:
         (count_text(2.5e9), "2.50 G"),
         (percent_text(-6.14), "−6.1"),
         (percent_text(0.21), "+0.2"),
+        (percent_text(-0.01), "0.0"),
+        (large_text(3455), "3,455"),
+        (large_text(4_183_174_520), "4.2 · 10⁹"),
+        (number_text(-0.394), "−0.39"),
+        (p_text(0.0004), "p < 0.001"),
+        (p_text(0.282), "p = 0.282"),
     ],
 )
 def test_numbers_as_people_read_them(text: str, wanted: str) -> None:
@@ -404,12 +668,25 @@ def artifacts(base: Path) -> Config:
         for task, name in metric.items():
             trials += [trial("shared", seed, "val", task, epoch, name, seed + epoch / 10) for epoch in (1, 2, 3)]
             trials.append(trial("shared", seed, "test", task, 1 + seed, name, 0.7))
+            trials.append(trial("no budget asked for it", seed, "test", task, 1, name, 0.1))
     write_table(base / "branched" / "trials.parquet", trials, TRIALS)
     write_json(base / "branched" / "metrics.json", {"shared": {"params": 10, "flops": 20, "seconds": 1.0}})
-    tree = {"name": "shared", "request": "", "groups": shared.groups}
+    sizes = {"cost": 2.0, "params": 10, "flops": 20}
+    tree = {"name": "shared", "request": "params 1x, flops 2000000", "groups": shared.groups, **sizes}
+    proof = {"lower_bound": 1.5, "optimal": False, "method": "beam", "budget": 10}
     for stage in ("trees", "affinity"):
         (base / stage).mkdir()
-    write_json(base / "trees" / "chosen.json", {"tasks": list(metric), "unit": "params", "trees": [tree]})
+    head = {"tasks": list(metric), "unit": "params", "method": "beam", "optimal": False, "trees_in_all": 12}
+    write_json(base / "trees" / "chosen.json", {**head, "trees": [{**tree, **proof}]})
+    other = BranchTree.split(2, LOCATIONS).groups
+    results = {"delta_mtl": [1.0, 2.0], "delta_mtl_val": [0.5, 1.5], "jobs": ["a", "b"], **sizes}
+    write_json(
+        base / "branched" / "all_trees.json",
+        {"exhaustive": False, "trees_in_all": 12, "spearman": None, "p_value": None, "spearman_val": None}
+        | {
+            "trees": [{"name": "shared", "groups": shared.groups, **results}, {"name": "x", "groups": other, **results}]
+        },
+    )
     write_table(base / "trees" / "trees.parquet", [], TREES)
     write_table(base / "affinity" / "affinity.parquet", [], AFFINITY)
     return config
@@ -429,6 +706,13 @@ def test_from_files_to_sheets(tmp_path: Path) -> None:
     assert network.val["depth"] == (0.1, 1.2), "validation is that of the kept epoch"
     assert network.test["kind"] == (0.7, 0.7)
     assert study.tasks == ["kind", "depth"]
+    assert network.label == "params 1×, flops 2 M"
+    assert {row["name"] for row in study.trials} == {SINGLE, "shared"}
+    assert [tree.groups for tree in study.trained.trees] == [network.groups, BranchTree.split(2, LOCATIONS).groups]
+    assert "25.0 %" in lead(study)
+    stems = [drawing.stem for drawing in draw_figures(study)]
+    assert "params-delta" in stems
+    assert not {"affinity", "affinity-depth", "front"} & set(stems), "no figure of what is not there"
     drawings = [*draw_samples(study, tmp_path), *draw_contact_sheets(study, tmp_path)]
     assert [drawing.stem for drawing in drawings] == ["samples-pets", "data-pets"]
     samples, sheet = (drawing.rows for drawing in drawings)
@@ -438,6 +722,9 @@ def test_from_files_to_sheets(tmp_path: Path) -> None:
         "dog",
         "unlabelled",
     } & {row["text"] for row in samples}
+    unlabelled = {row["id"] for row in samples if row["text"] == "unlabelled"}
+    assert unlabelled == {"pet 2"}
+    assert {row["value"] for row in samples if row["id"] == "pet 2" and row["task"] == "kind"} == {None}
     assert [row["id"] for row in sheet] == ["pet 0", "pet 2", "pet 5"]
     assert sheet[1]["kind"] == "unlabelled"
     for drawing in drawings:
