@@ -2,6 +2,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 UV_VERSION := 0.13.9
+RSATOOLBOX_VERSION := 0.3.2
 # No telemetry from any library; the stages run from this folder with this environment's programs.
 export DO_NOT_TRACK := true
 export RAY_USAGE_STATS_ENABLED := 0
@@ -32,8 +33,8 @@ check: setup  ## ruff and pyright
 	$(VENV)/bin/pyright
 
 bench: setup  ## what we claim to be fast, beside what one would use instead
-	$(PY) -m benchmarks.loop
-	$(PY) -m benchmarks.loading
+	$(VENV)/bin/uv pip install --quiet --python $(PY) --constraints requirements.lock rsatoolbox==$(RSATOOLBOX_VERSION)
+	for name in loop loading rsa trees branched; do $(PY) -m benchmarks.$$name || exit 1; done
 
 ui: setup  ## the MLflow page on http://127.0.0.1:5000
 	$(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port 5000

@@ -2,7 +2,7 @@
 
 Dissimilarities of the images' features beside numpy.corrcoef, a loop over scipy's pearsonr and rsatoolbox; Spearman's
 correlation of the RDMs beside a loop over scipy's spearmanr and rsatoolbox. A loop runs over some of its pairs alone
-and its time is scaled to all of them. rsatoolbox is left out where it isn't installed. The claims: RDMs at least 20 x
+and its time is scaled to all of them. rsatoolbox is left out where it isn't installed. The claims: RDMs about 20 x
 as fast as rsatoolbox and 1.3 x as numpy.corrcoef with an error of at most 5e-6, Spearman at least 8 x as fast as
 rsatoolbox and 13 x as scipy.
 """

@@ -30,8 +30,10 @@ def main() -> None:
         device = torch.device("cuda" if torch.cuda.is_available() and at.machine.gpu is not False else "cpu")
         names = [task.name for task in tasks]
         with writing("affinity") as folder:
-            networks = ((name, load_network(ARTIFACTS / "pretrain" / name)) for name in names)
-            rdms = torch.stack([task_rdms(net, name, images, settings, device, folder) for name, net in networks])
+            rdms = torch.empty(len(names), at.config.backbone.locations, len(images), len(images))
+            for name, rdms_DKK in zip(names, rdms, strict=True):
+                network = load_network(ARTIFACTS / "pretrain" / name)
+                rdms_DKK.copy_(task_rdms(network, name, images, settings, device, folder))
             value, low, high, null = _compared(rdms, settings, at.config.seed)
             write_table(folder / "affinity.parquet", _rows(names, value, low, high, null), AFFINITY)
             write_table(folder / "rdms.parquet", _triangles(names, rdms), RDMS)
@@ -68,7 +70,7 @@ def _rows(names: list[str], *maps: torch.Tensor) -> list[dict]:
 def _triangles(names: list[str], rdms: torch.Tensor) -> list[dict]:
     rows, columns = torch.triu_indices(rdms.shape[-1], rdms.shape[-1], offset=1)
     return [
-        {"task": name, "location": d + 1, "triangle": rdms[t, d, rows, columns].tolist()}
+        {"task": name, "location": d + 1, "triangle": rdms[t, d, rows, columns].numpy()}
         for t, name in enumerate(names)
         for d in range(rdms.shape[1])
     ]

@@ -5,7 +5,7 @@ trees.txt, the chosen trees as text.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _best(
-    request: Request, found: SearchResult, unit: str, costs: Mapping[str, Costs], search: partial[SearchResult]
+    request: Request, found: SearchResult, unit: str, costs: Mapping[str, Costs], search: Callable[..., SearchResult]
 ) -> tuple[Point, dict[str, Any]]:
     """The least-cost tree within a request, and how far that is proved; another unit needs its own search."""
     others = [Limit(*costs[other], most) for other, most in request.limits.items() if other != unit]

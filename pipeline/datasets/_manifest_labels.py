@@ -11,7 +11,7 @@ import numpy as np
 
 from models.spec import IGNORE, LAYOUTS, Column
 from pipeline.datasets.base import BadExample
-from pipeline.datasets.files import find, read_field, read_ids, require_same_size
+from pipeline.datasets.files import find, read_field, read_ids, read_rgb, require_same_size
 
 NOT_LABELS = ("image", "split", "group")
 WIDTHS = {"points": 3, "boxes": 5}
@@ -57,7 +57,7 @@ def _parse_label(header: str, values: Sequence[str], folder: Path) -> Label:
     layout = layout or "class"
     if layout not in LAYOUTS:
         raise ValueError(f"column {header!r}: layout {layout!r}: use one of {', '.join(LAYOUTS)}")
-    if option and layout in ("flags", "instances"):
+    if option and layout in ("flags", "instances", "normals"):
         raise ValueError(f"column {header!r}: {layout} takes no option, so leave out {option!r}")
     scale, unit, classes = 1.0, "", ()
     if layout == "field":
@@ -65,7 +65,7 @@ def _parse_label(header: str, values: Sequence[str], folder: Path) -> Label:
     elif layout == "flags":
         name, _, flag = name.partition(".")
         classes = (flag,)
-    elif layout != "instances":
+    elif layout not in ("instances", "normals"):
         classes = tuple(option.split("|")) if option else CLASSES[layout](header, values, folder)
     if name in ("id", "image"):
         raise ValueError(f"column {header!r}: no label can be named {name!r}; rename it or leave it out")
@@ -173,6 +173,14 @@ def _read_field(label: Label, cell: str, folder: Path, image: np.ndarray) -> np.
     return field * np.float32(label.column.scale)
 
 
+def _read_normals(label: Label, cell: str, folder: Path, image: np.ndarray) -> np.ndarray:
+    path = find(label.name, cell, folder)
+    stored = read_rgb(path)
+    require_same_size(path, stored[..., 0], image)
+    normals = (stored.astype(np.float32) - 128) * stored.any(2, keepdims=True)
+    return normals / np.linalg.norm(normals, axis=2, keepdims=True).clip(min=1)
+
+
 def _read_places(label: Label, cell: str, _folder: Path, _image: np.ndarray) -> np.ndarray:
     places, number = _places(label.headers[0], cell), len(label.column.classes)
     classes = places[:, -1]
@@ -192,6 +200,7 @@ READERS: dict[str, Callable[[Label, str, Path, np.ndarray], Any]] = {
     "mask": _read_mask,
     "field": _read_field,
     "instances": _read_instances,
+    "normals": _read_normals,
     "points": _read_places,
     "boxes": _read_places,
 }

@@ -44,7 +44,8 @@ class Example:
     """One loaded example: image uint8 [H, W, 3]; labels by column, None where unlabelled.
 
     "class": int or class name; "flags": sequence of 0/1/-1; "mask", "instances": uint8 [H, W]; "field": float [H, W]
-    in the column's unit, 0 = unlabelled; "points": float [P, 3]; "boxes": float [P, 5] (see `models.spec.Column`).
+    in the column's unit, 0 = unlabelled; "normals": float [H, W, 3], 0 = unlabelled; "points": float [P, 3];
+    "boxes": float [P, 5] (see `models.spec.Column`).
     """
 
     image: np.ndarray

@@ -10,6 +10,7 @@ class       a class name                              option: the classes, a|b|c
 mask        path of an 8-bit PNG of class indices     option: the classes (default: 0 to the largest value in any mask)
 field       path of an 8- or 16-bit PNG               option: the scale, metres = value * scale (default: 1)
 instances   path of an 8-bit PNG of instance ids
+normals     path of an RGB PNG, 128 + 127 * (right, up, to the camera), black = unlabelled
 points      JSON [[x, y, class], ...]                 option: the classes (default: 0 to the largest index)
 boxes       JSON [[x0, y0, x1, y1, class], ...]       option: the classes (default: 0 to the largest index)
 flags       0 or 1                                    `name.flag:flags`: those of one name make one label, in order

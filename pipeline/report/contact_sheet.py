@@ -91,6 +91,8 @@ def describe(raw: Tensor, column: Column) -> str:
         return _words(raw, column)
     if column.layout in ("points", "boxes"):
         return "unlabelled" if (raw[:, -1] == -2).any() else f"{int((raw[:, -1] >= 0).sum())} {column.layout}"
+    if column.layout == "normals":
+        return f"{float(raw.any(0).float().mean()):.0%} labelled" if bool(raw.any()) else "unlabelled"
     labelled = raw > 0 if column.layout == "field" else raw != IGNORE
     if not bool(labelled.any()):
         return "unlabelled"
@@ -111,6 +113,13 @@ def _draw_field(sheet: Axes, box: Box, _image: Tensor, raw_NHW: Tensor, row: int
     labelled_HW = raw_NHW[row] > 0
     picture = ramp_picture((raw_NHW[row] - low) / max(high - low, 1e-9)) * labelled_HW
     place_picture(sheet, picture, box)
+    if not bool(labelled_HW.any()):
+        _unlabelled(sheet, box)
+
+
+def _draw_normals(sheet: Axes, box: Box, _image: Tensor, raw_N3HW: Tensor, row: int, _column: Column) -> None:
+    labelled_HW = raw_N3HW[row].any(0)
+    place_picture(sheet, (127.5 * (1 + raw_N3HW[row]) * labelled_HW).round().clamp(0, 255).to(torch.uint8), box)
     if not bool(labelled_HW.any()):
         _unlabelled(sheet, box)
 
@@ -149,6 +158,7 @@ PANEL: dict[str, Callable[[Axes, Box, Tensor, Tensor, int, Column], None]] = {
     "mask": _draw_mask,
     "instances": _draw_mask,
     "field": _draw_field,
+    "normals": _draw_normals,
     "points": _draw_points,
     "boxes": _draw_boxes,
 }

@@ -505,6 +505,9 @@ def test_manifest_reads_every_layout(tmp_path: Path) -> None:
     save(tmp_path / "a.png", noise(1))
     save(tmp_path / "mask.png", np.tile(np.array([0, 1, 2, IGNORE], np.uint8), (12, 4)))
     save(tmp_path / "depth.png", np.full((12, 16), 3000, np.uint16))
+    faces = np.zeros((12, 16, 3), np.uint8)
+    faces[0, 0], faces[0, 1] = (128, 128, 255), (1, 128, 128)  # to the camera; to the left
+    save(tmp_path / "faces.png", faces)
     boxes, points = [[1, 2, 3, 4.5, 2], [0, 0, 1, 1, 0]], [[0.5, 0.5, 1]]
     cells = {
         "image": "a.png",
@@ -513,6 +516,7 @@ def test_manifest_reads_every_layout(tmp_path: Path) -> None:
         "mask:mask": "mask.png",
         "depth:field:0.001": "depth.png",
         "parts:instances": "mask.png",
+        "faces:normals": "faces.png",
         "points:points:tip|root": points,
         "boxes:boxes": boxes,
         "attr.young:flags": 1,
@@ -524,7 +528,7 @@ def test_manifest_reads_every_layout(tmp_path: Path) -> None:
     source = Manifest(settings(tmp_path / "m.parquet"))
     columns, (full, bare) = source.columns(), source.rows()
     labels = source.load(full).labels
-    layouts = ["class", "class", "mask", "field", "instances", "points", "boxes", "flags"]
+    layouts = ["class", "class", "mask", "field", "instances", "normals", "points", "boxes", "flags"]
     assert [column.layout for column in columns.values()] == layouts
     assert columns["mood"].classes == ("good", "bad")
     assert columns["mask"].classes == columns["boxes"].classes == ("0", "1", "2")
@@ -532,6 +536,7 @@ def test_manifest_reads_every_layout(tmp_path: Path) -> None:
     assert (columns["depth"].scale, columns["depth"].unit) == (0.001, "m")
     assert (labels["species"], labels["mood"], list(labels["attr"])) == ("cat", "bad", [1, -1, 0])
     assert labels["depth"] == pytest.approx(3.0)
+    assert labels["faces"][0, :3].tolist() == [[0, 0, 1], [-1, 0, 0], [0, 0, 0]]
     assert labels["points"].tolist() == points
     assert labels["boxes"].tolist() == boxes
     assert np.array_equal(labels["mask"], labels["parts"])
