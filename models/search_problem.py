@@ -13,7 +13,7 @@ import numpy as np
 
 from models.branch_tree import BranchTree
 
-FINEST = 40  # bits behind the point: what lies below 1e-12 is rounding, not dissimilarity
+FINEST = 12  # decimals kept: what lies below is rounding, not dissimilarity
 
 Branches = tuple[int, ...]
 
@@ -99,14 +99,16 @@ def whole_distances(problem: SearchProblem) -> tuple[np.ndarray, np.ndarray]:
     """Map dissimilarities to whole numbers [D, T, T] int64, and the weights L / j [T + 1] of one of j branches.
 
     sum_d weights[b_d] * (sum of the branches' whole diameters) is a tree's cost in whole numbers that no order of
-    adding changes, so that equal costs are equal. It fits 63 bits up to 20 tasks.
+    adding changes, so that equal costs are equal; decimals and not bits are kept, so that 0.1 + 0.1 equals 0.2 too. It
+    fits 63 bits up to 20 tasks.
     """
     multiple = math.lcm(*range(1, problem.num_tasks + 1))
-    bits = min(FINEST, 61 - multiple.bit_length() - problem.num_locations.bit_length())
+    bits = 61 - multiple.bit_length() - problem.num_locations.bit_length()
     if bits < 20:
         raise ValueError(f"{problem.num_tasks} tasks are too many for whole-number costs; use method 'beam'")
+    decimals = min(FINEST, int(bits * math.log10(2)))
     weights = np.array([0, *(multiple // j for j in range(1, problem.num_tasks + 1))], dtype=np.int64)
-    upper = np.triu(np.round(np.asarray(problem.distances) * 2.0**bits).astype(np.int64), 1)
+    upper = np.triu(np.round(np.asarray(problem.distances) * 10.0**decimals).astype(np.int64), 1)
     return upper + upper.transpose(0, 2, 1), weights
 
 

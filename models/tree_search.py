@@ -1,70 +1,27 @@
 """Search over branch trees: every tree, their number, and the Pareto front of cost against budget.
 
-Letters: T tasks, D locations. Vandenhende et al. 2020, section 3.2 (Algorithm 1, line 8).
+Letters: T tasks, D locations. Vandenhende et al. 2020, section 3.2.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
-from models.branch_tree import (
-    Affinity,
-    BranchTree,
-    Partition,
-    diameter,
-    location_cost,
-    partition_members,
-    task_distances,
-)
+from models.branch_tree import Affinity, BranchTree, task_distances
+from models.exhaustive_search import count_trees, enumerate_trees, exhaustive_front
+from models.search_problem import MOST_TASKS, Limit, Point, SearchProblem, SearchResult
 
-EXHAUSTIVE_LIMIT = 2_000_000  # trees: a few seconds on one core
+__all__ = [
+    "METHODS",
+    "Limit",
+    "Point",
+    "SearchResult",
+    "best_within",
+    "count_trees",
+    "enumerate_trees",
+    "pareto_front",
+]
 
-
-class Point(NamedTuple):
-    """One tree of a front."""
-
-    tree: BranchTree
-    cost: float
-    budget: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """A front by rising budget and falling cost, and how far it is proved.
-
-    No tree within the budget of `points[i]` costs less than `lower_bounds[i]`; where `optimal`, the two are equal.
-    """
-
-    points: list[Point]
-    method: str
-    optimal: bool
-    lower_bounds: list[float]
-
-
-def enumerate_trees(num_tasks: int, num_locations: int) -> Iterator[BranchTree]:
-    """Map the numbers of tasks and locations to every distinct tree once, in rising order of `groups`."""
-    yield from map(BranchTree, _chains((0,) * num_tasks, num_locations))
-
-
-def count_trees(num_tasks: int, num_locations: int) -> int:
-    """Map the numbers of tasks and locations to the number of distinct trees, without listing them.
-
-    The first task's branch at location 1 has j tasks: C(T-1, j-1) choices, each a tree of j tasks on the locations
-    that remain, beside a tree of the T - j other tasks.
-    """
-
-    @cache
-    def count(tasks: int, locations: int) -> int:
-        if tasks == 0 or locations == 0:
-            return 1
-        return sum(
-            math.comb(tasks - 1, j - 1) * count(j, locations - 1) * count(tasks - j, locations)
-            for j in range(1, tasks + 1)
-        )
-
-    return count(num_tasks, num_locations)
+FEW_TREES = 500_000  # walked in 0.7 s; loading the compiled search takes 2, compiling it once 14
 
 
 def pareto_front(
@@ -75,23 +32,31 @@ def pareto_front(
     budget: float | None = None,
     method: str = "auto",
     share_first: bool = False,
+    limits: Sequence[Limit] = (),
+    time_limit_s: float = 60.0,
 ) -> SearchResult:
     """Map affinities [D, T, T] and costs per block and head to the trees that no other tree beats in cost and budget.
 
-    `budget` keeps to trees of at most that size, `share_first` to trees with one branch at location 1. Among trees of
-    equal cost and budget the one with the fewest branches stands, then the first in order.
+    `budget` and `limits` keep to trees of at most those sizes, `share_first` to trees with one branch at location 1.
+    Among trees of equal cost and budget the one with the fewest branches stands, then the first in order.
+
+    Method "auto" walks all trees where there are at most 500,000, else searches exactly if a nominal machine does
+    that within `time_limit_s`, else by beam. The limit counts work and no clock: every machine gives the same answer.
     """
     if method != "auto" and method not in METHODS:
         raise ValueError(f"method {method!r}: use one of {', '.join(['auto', *METHODS])}")
     distances = task_distances(affinity)
-    smallest = BranchTree.shared(len(distances[0]), len(distances)).budget(block_costs, head_costs)
-    if budget is not None and budget < smallest:
-        raise ValueError(f"budget {budget:,} is below that of the fully shared tree, {smallest:,}; raise it to that")
-    method = "exhaustive" if method == "auto" else method
-    trees = METHODS[method](distances, share_first)
-    candidates = [Point(tree, tree.cost(affinity), tree.budget(block_costs, head_costs)) for tree in trees]
-    points = _front([point for point in candidates if budget is None or point.budget <= budget])
-    return SearchResult(points=points, method=method, optimal=True, lower_bounds=[point.cost for point in points])
+    unit = Limit(block_costs=block_costs, head_costs=head_costs, most=math.inf if budget is None else budget)
+    for name, limit in [("budget", unit), *(("limit", limit) for limit in limits)]:
+        _check(name, limit, BranchTree.shared(len(distances[0]), len(distances)))
+    problem = SearchProblem(
+        distances=tuple(tuple(map(tuple, rows)) for rows in distances),
+        block_costs=tuple(block_costs),
+        head_costs=tuple(head_costs),
+        limits=(*limits, *([unit] if budget is not None else [])),
+        share_first=share_first,
+    )
+    return METHODS[method](problem) if method != "auto" else _auto(problem, time_limit_s)
 
 
 def best_within(result: SearchResult, budget: float) -> Point:
@@ -102,69 +67,39 @@ def best_within(result: SearchResult, budget: float) -> Point:
     return within[-1]
 
 
-def _exhaustive(distances: list[list[list[float]]], share_first: bool) -> list[BranchTree]:
-    """Walk every tree and keep the least-cost one of every branch vector: the vector alone fixes the budget."""
-    num_tasks, num_locations = len(distances[0]), len(distances)
-    trees = count_trees(num_tasks, num_locations - share_first)
-    if trees > EXHAUSTIVE_LIMIT:
-        raise ValueError(
-            f"{num_tasks} tasks and {num_locations} locations have {trees:,} trees, more than the {EXHAUSTIVE_LIMIT:,} "
-            "that are searched one by one; take fewer tasks, fewer locations, or share_first=True"
-        )
-    refinements = cache(lambda coarse: tuple(_refinements(coarse)))
-    costs = [cache(_partition_cost(rows)) for rows in distances]
-    best: dict[tuple[int, ...], tuple[float, tuple[Partition, ...]]] = {}
-
-    def grow(chain: tuple[Partition, ...], branches: tuple[int, ...], cost: float) -> None:
-        location = len(chain)
-        if location == num_locations:
-            if branches not in best or cost < best[branches][0]:
-                best[branches] = (cost, chain)
-            return
-        coarse = chain[-1] if chain else (0,) * num_tasks
-        for fine in (coarse,) if share_first and not chain else refinements(coarse):
-            grow((*chain, fine), (*branches, max(fine) + 1), cost + costs[location](fine))
-
-    grow((), (), 0.0)
-    return [BranchTree(chain) for _, chain in best.values()]
+def _check(name: str, unit: Limit, shared: BranchTree) -> None:
+    """Refuse costs of the wrong length, and a limit that not even the fully shared tree keeps."""
+    smallest = shared.budget(unit.block_costs, unit.head_costs)
+    if unit.most < smallest:
+        raise ValueError(f"{name} {unit.most:,} is below that of the fully shared tree, {smallest:,}; raise it to that")
 
 
-METHODS: dict[str, Callable[[list[list[list[float]]], bool], list[BranchTree]]] = {"exhaustive": _exhaustive}
+def _auto(problem: SearchProblem, time_limit_s: float) -> SearchResult:
+    trees = count_trees(problem.num_tasks, problem.num_locations - problem.share_first)
+    if trees <= FEW_TREES and problem.num_tasks <= MOST_TASKS:
+        return exhaustive_front(problem)
+    from models.exact_search import NO_LIMIT, WORK_PER_SECOND, exact_front
+
+    return exact_front(problem, effort=int(min(time_limit_s * WORK_PER_SECOND, NO_LIMIT))) or _beam(problem)
 
 
-def _partition_cost(distances: Sequence[Sequence[float]]) -> Callable[[Partition], float]:
-    """Map one location's dissimilarities to the cost of a partition there, each branch's diameter measured once."""
-    branch_diameter = cache(lambda tasks: diameter(tasks, distances))
-    return lambda partition: location_cost([branch_diameter(tasks) for tasks in partition_members(partition)])
+def _exact(problem: SearchProblem) -> SearchResult:
+    from models.exact_search import exact_front
+
+    result = exact_front(problem)
+    assert result is not None, "without a limit on the effort there is always a front"
+    return result
 
 
-def _front(candidates: list[Point]) -> list[Point]:
-    """Keep the points whose cost falls below that of every point of smaller or equal budget."""
-    candidates.sort(key=lambda point: (point.budget, point.cost, sum(point.tree.branches), point.tree))
-    front: list[Point] = []
-    for point in candidates:
-        if not front or point.cost < front[-1].cost:
-            front.append(point)
-    return front
+def _beam(problem: SearchProblem) -> SearchResult:
+    from models.beam_search import beam_front
+
+    return beam_front(problem)
 
 
-def _chains(coarse: Partition, length: int) -> Iterator[tuple[Partition, ...]]:
-    """Every chain of `length` partitions, the first of which refines `coarse`."""
-    if length == 0:
-        yield ()
-        return
-    for fine in _refinements(coarse):
-        for rest in _chains(fine, length - 1):
-            yield (fine, *rest)
-
-
-def _refinements(coarse: Partition, prefix: Partition = (), parents: Partition = ()) -> Iterator[Partition]:
-    """Every partition that refines `coarse` and starts with `prefix`, whose branch b lies in branch `parents[b]`."""
-    if len(prefix) == len(coarse):
-        yield prefix
-        return
-    parent = coarse[len(prefix)]
-    for branch, other in enumerate(parents):
-        if other == parent:
-            yield from _refinements(coarse, (*prefix, branch), parents)
-    yield from _refinements(coarse, (*prefix, len(parents)), (*parents, parent))
+# The two compiled searches are imported where they are called: numba alone takes longer to load than few trees to walk.
+METHODS: dict[str, Callable[[SearchProblem], SearchResult]] = {
+    "exhaustive": exhaustive_front,
+    "exact": _exact,
+    "beam": _beam,
+}

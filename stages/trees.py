@@ -69,7 +69,11 @@ def _best(
     request: Request, found: SearchResult, unit: str, costs: Mapping[str, Costs], search: Callable[..., SearchResult]
 ) -> tuple[Point, dict[str, Any]]:
     """The least-cost tree within a request, and how far that is proved; another unit needs its own search."""
-    others = [Limit(*costs[other], most) for other, most in request.limits.items() if other != unit]
+    others = [
+        Limit(block_costs=costs[other][0], head_costs=costs[other][1], most=most)
+        for other, most in request.limits.items()
+        if other != unit
+    ]
     result = search(budget=request.limits[unit], limits=others) if others else found
     point = best_within(result, request.limits[unit])
     bound = result.lower_bounds[result.points.index(point)]

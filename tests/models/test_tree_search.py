@@ -213,8 +213,8 @@ def test_auto_walks_few_trees_proves_more_and_beams_where_time_is_short() -> Non
         return pareto_front(affinity, [1] * 4, [1] * tasks, time_limit_s=time_limit_s).method
 
     assert method(5, 0) == "exhaustive"
-    assert method(6, 60) == "exact"
-    assert method(6, 0) == "beam"
+    assert method(8, 60) == method(8, math.inf) == "exact"
+    assert method(8, 0) == "beam"
 
 
 def test_six_tasks_at_four_locations_with_a_shared_first_block() -> None:
