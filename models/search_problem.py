@@ -100,7 +100,7 @@ def whole_distances(problem: SearchProblem) -> tuple[np.ndarray, np.ndarray]:
 
     sum_d weights[b_d] * (sum of the branches' whole diameters) is a tree's cost in whole numbers that no order of
     adding changes, so that equal costs are equal; decimals and not bits are kept, so that 0.1 + 0.1 equals 0.2 too. It
-    fits 63 bits up to 20 tasks.
+    fits 63 bits up to `MOST_TASKS`.
     """
     multiple = math.lcm(*range(1, problem.num_tasks + 1))
     bits = 61 - multiple.bit_length() - problem.num_locations.bit_length()
