@@ -40,7 +40,8 @@ def beam_front(problem: SearchProblem) -> SearchResult:
     allowed = {tree: problem.point(tree) for tree in found if problem.allows(tree.branches)}
     front = falling((point.budget, round(point.cost, 12), tree) for tree, point in allowed.items())
     points = [allowed[tree] for tree in front]
-    bounds_DT = np.array([partition_bounds(rows, sums) for rows, (_, sums) in zip(distances, partitions, strict=True)])
+    wanted = [np.where(_reachable(problem, d), sums, 0.0) for d, (_, sums) in enumerate(partitions)]
+    bounds_DT = np.array([partition_bounds(rows, sums) for rows, sums in zip(distances, wanted, strict=True)])
     proved = size_bounds(problem, bounds_DT, [point.budget for point in points[1:]])
     bounds = [min(bound, point.cost) for bound, point in zip(proved, points, strict=True)]
     optimal = all(point.cost - bound <= 1e-9 for bound, point in zip(bounds, points, strict=True))
@@ -85,6 +86,13 @@ def _beam(problem: SearchProblem, distances: np.ndarray, axis: np.ndarray, seeds
     order = np.lexsort((costs, sizes))
     kept = costs[order] < np.minimum.accumulate(np.append(np.inf, costs[order]))[:-1]
     return np.concatenate([ends[:1], beam.trees.reshape(-1, locations, tasks)[full[order[kept]]]])
+
+
+def _reachable(problem: SearchProblem, location: int) -> list[bool]:
+    """Whether the limits let a tree have j branches at a location, for j = 0 .. T: then as many below, one above."""
+    below = problem.num_locations - location
+    counts = range(1, problem.num_tasks + 1)
+    return [False, *(problem.allows((1,) * location + (count,) * below) for count in counts)]
 
 
 def _empty_beam(classes: int, locations: int, tasks: int) -> Beam:

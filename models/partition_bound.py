@@ -55,7 +55,8 @@ class _Interval:
 
 
 def partition_bounds(distances: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """Map symmetric dissimilarities [T, T] and the sums of diameters of known partitions [T + 1] to lower bounds.
+    """Map symmetric dissimilarities [T, T] and the sums of diameters of known partitions [T + 1], 0 where no bound is
+    wanted, to lower bounds.
 
     Entry j bounds the sum of diameters over all partitions into j branches; entry 0 is unused. Any prices u >= 0 bound
     every j at once: sum(u) + wide(u) + (j - 1) min(wide(u), narrow(u)), the least diameter(S) - u(S) of the branches S

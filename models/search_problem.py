@@ -13,6 +13,7 @@ import numpy as np
 
 from models.branch_tree import BranchTree
 
+MOST_TASKS = 20  # whose whole-number costs fit 63 bits
 FINEST = 12  # decimals kept: what lies below is rounding, not dissimilarity
 
 Branches = tuple[int, ...]

@@ -251,15 +251,7 @@ def _keep(
     for w in range(width):
         if abs(beam.costs[n, w] - cost) <= TIE and beam.sizes[n, w] <= size:
             return
-    w = width - 1
-    while w > 0 and beam.costs[n, w - 1] > cost:
-        beam.costs[n, w] = beam.costs[n, w - 1]
-        beam.sizes[n, w] = beam.sizes[n, w - 1]
-        beam.fresh[n, w] = beam.fresh[n, w - 1]
-        for d in range(len(counts)):
-            for t in range(len(inside)):
-                beam.trees[n, w, d, t] = beam.trees[n, w - 1, d, t]
-        w -= 1
+    w = _room(n, cost, beam)
     beam.costs[n, w] = cost
     beam.sizes[n, w] = size
     beam.fresh[n, w] = True
@@ -267,6 +259,21 @@ def _keep(
     while n < classes and beam.least[n] > cost:
         beam.least[n] = cost
         n += 1
+
+
+@njit(cache=True)
+def _room(n: int, cost: float, beam: Beam) -> int:
+    """Push the last tree out of class n and return the place, by cost, that this frees."""
+    w = beam.costs.shape[1] - 1
+    while w > 0 and beam.costs[n, w - 1] > cost:
+        beam.costs[n, w] = beam.costs[n, w - 1]
+        beam.sizes[n, w] = beam.sizes[n, w - 1]
+        beam.fresh[n, w] = beam.fresh[n, w - 1]
+        for d in range(beam.trees.shape[2]):
+            for t in range(beam.trees.shape[3]):
+                beam.trees[n, w, d, t] = beam.trees[n, w - 1, d, t]
+        w -= 1
+    return w
 
 
 @njit(cache=True)
