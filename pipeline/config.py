@@ -1,17 +1,15 @@
 """params.yaml -> a frozen, typed configuration; machine.yaml -> where and how fast it runs.
 
-All errors of a file are reported at once, each with its line, its key path and the nearest right name. Nothing heavy is
-imported here: names of task kinds and readers are the names of their files.
+Nothing heavy is imported here: names of task kinds and readers are the names of their files.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
+
+from pipeline.settings_file import is_number, nearest, read, validate
 
 ROOT = Path(__file__).resolve().parent.parent
 HELPERS = ("base", "pictures", "summed", "files")  # what the kinds and the readers share
@@ -116,7 +114,7 @@ def _budget(written: Any) -> Amount | dict[str, Amount]:
 
 def _amount(written: Any) -> Amount:
     number = written.removesuffix("x") if isinstance(written, str) else str(written)
-    if isinstance(written, bool) or not _is_number(number) or not 0 < float(number) < float("inf"):
+    if isinstance(written, bool) or not is_number(number) or not 0 < float(number) < float("inf"):
         raise ValueError(f"{written!r} is no budget: give a number, or a multiple of the shared network as 1.3x")
     return written
 
@@ -197,14 +195,14 @@ class Machine(Settings):
 
 def load(path: str | Path = "params.yaml") -> Config:
     """Read and check a whole params.yaml; ValueError lists every error with its line and key path."""
-    raw = _read(Path(path))
-    return cast(Config, _validate(Config, raw, Path(path), list(_wrong_names(raw))))
+    raw = read(Path(path))
+    return validate(Config, raw, Path(path), list(_wrong_names(raw)))
 
 
 def load_machine(path: str | Path = "machine.yaml") -> Machine:
     """Read machine.yaml; without the file everything runs in this process, results and runs stay in this folder."""
     path = Path(path)
-    machine = cast(Machine, _validate(Machine, _read(path), path, [])) if path.exists() else Machine()
+    machine = validate(Machine, read(path), path, []) if path.exists() else Machine()
     base = path.resolve().parent
     storage = machine.storage if "://" in machine.storage else str(base / machine.storage)
     uri = machine.tracking_uri or f"sqlite:///{base / 'mlflow.db'}"
@@ -215,47 +213,6 @@ def root_of(name: str, config: Config, machine: Machine, base: Path = Path()) ->
     """Map a data set's name to its folder: machine.yaml's word first, then params.yaml's, relative to the latter."""
     root = machine.roots.get(name, config.datasets[name].root)
     return None if root is None else (base / Path(root).expanduser()).resolve()
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The end of a message about an unknown name: the nearest right one, or all of them."""
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"Did you mean {close[0]}?" if close else f"Use one of {', '.join(known)}."
-
-
-def _read(path: Path) -> Any:
-    if not path.exists():
-        raise ValueError(f"{path}: no such file")
-    try:
-        return YAML(typ="rt").load(path.read_text())
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ValueError(f"{path}:{line}: not readable as YAML: {error.problem}") from None
-
-
-def _validate(model: type[Settings], raw: Any, path: Path, errors: list[tuple[tuple[Any, ...], str]]) -> Settings:
-    try:
-        config = model.model_validate(_plain(raw))
-    except ValidationError as error:
-        errors += [(item["loc"], _explain(model, item)) for item in cast(list[dict[str, Any]], error.errors())]
-        config = None
-    if errors:
-        lines = {(_line(raw, loc), f"{'.'.join(map(str, loc))}: {text}") for loc, text in errors}
-        raise ValueError("\n".join(f"{path}:{line} {text}" for line, text in sorted(lines)))
-    assert config is not None
-    return config
-
-
-def _plain(node: Any) -> Any:
-    """ruamel's round-trip types as plain ones, so that strict validation sees int, float and str."""
-    if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value) for value in node]
-    for kind in (bool, int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return node
 
 
 def _wrong_names(raw: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
@@ -277,46 +234,3 @@ def _wrong_names(raw: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
 def _section(raw: Any, key: str) -> Mapping[str, Any]:
     section = raw.get(key) if isinstance(raw, Mapping) else None
     return section if isinstance(section, Mapping) else {}
-
-
-def _explain(model: type[Settings], error: Mapping[str, Any]) -> str:
-    if error["type"] == "extra_forbidden":
-        return f"unknown key. {nearest(str(error['loc'][-1]), _keys_at(model, error['loc'][:-1]))}"
-    if error["type"] == "missing":
-        return "missing; this key has no default"
-    text = error["msg"].removeprefix("Value error, ")
-    if isinstance(error["input"], str) and _is_number(error["input"]):
-        return f"{text}; {error['input']!r} is text: remove the quotes"
-    return f"{text} (found {error['input']!r})" if not isinstance(error["input"], dict | list) else text
-
-
-def _keys_at(model: type[Settings], loc: Sequence[Any]) -> list[str]:
-    """The keys that a section knows, followed down a path; named sections are passed through by their type."""
-    kinds: Any = model
-    for part in loc:
-        if isinstance(kinds, type) and issubclass(kinds, BaseModel):
-            kinds = kinds.model_fields[str(part)].annotation
-        else:
-            kinds = getattr(kinds, "__args__", (None, None))[1]
-    return list(kinds.model_fields) if isinstance(kinds, type) and issubclass(kinds, BaseModel) else []
-
-
-def _line(raw: Any, loc: Sequence[Any]) -> int:
-    """The line of the deepest key on the path that the file holds."""
-    line = 1
-    for part in loc:
-        held = raw if isinstance(raw, Mapping) else range(len(raw)) if isinstance(raw, list) else ()
-        if not hasattr(raw, "lc") or part not in held:
-            break
-        marks = cast(Any, raw).lc
-        line = (marks.key(part) if isinstance(raw, Mapping) else marks.item(part))[0] + 1
-        raw = raw[part]
-    return line
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from models.spec import BackboneSpec, ModelSpec, TaskSpec
 from pipeline.artifacts import DatasetManifest, digest, digest_files
-from pipeline.config import ROOT, Config, Train, nearest
+from pipeline.config import ROOT, Config, Train
+from pipeline.settings_file import nearest
 
 # What decides a result once data and settings are given.
 SOURCES = (

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipeline.config import ROOT, load, nearest
+from pipeline.config import ROOT, load
+from pipeline.settings_file import nearest
 
 PRESETS = ROOT / "presets"
 
