@@ -19,6 +19,8 @@ from pipeline.jobs import model_spec, task_specs
 from pipeline.results import read_affinity
 from stages.session import Session, session, start
 
+MOST_DRAWN = 12  # tasks whose trees a terminal still shows
+
 
 def main() -> None:
     with session("trees") as at:
@@ -89,11 +91,12 @@ def _proof(result: SearchResult) -> str:
 
 
 def _write(at: Session, names: list[str], chosen: list[dict], found: SearchResult, row: Any, count: int) -> None:
-    text = "\n\n".join(
+    heads = [
         f"{item['name']}  {item['params']:,} parameters  {item['flops'] / 2e6:,.1f} M multiply-adds"
-        f"  cost {item['cost']:.4f} (at least {item['lower_bound']:.4f})\n{BranchTree(item['groups']).text(names)}"
+        f"  cost {item['cost']:.4f} (at least {item['lower_bound']:.4f})"
         for item in chosen
-    )
+    ]
+    drawn = [f"{head}\n{BranchTree(item['groups']).text(names)}" for head, item in zip(heads, chosen, strict=True)]
     front = zip(found.points, found.lower_bounds, strict=True)
     proof = {"method": found.method, "optimal": found.optimal}
     settings = at.config.trees
@@ -108,10 +111,12 @@ def _write(at: Session, names: list[str], chosen: list[dict], found: SearchResul
             TREES,
         )
         write_json(folder / "chosen.json", {"tasks": names, "trees": chosen, **about})
-        (folder / "trees.txt").write_text(text + "\n")
+        (folder / "trees.txt").write_text("\n\n".join(drawn) + "\n")
     for name in ("trees.txt", "chosen.json"):
         at.run.artifact(ARTIFACTS / "trees" / name)
-    at.say(text)
+    at.say(
+        "\n\n".join(drawn) if len(names) <= MOST_DRAWN else "\n".join([*heads, "drawn in artifacts/trees/trees.txt"])
+    )
 
 
 if __name__ == "__main__":
