@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
-from scipy.stats import permutation_test, rankdata
+from scipy.stats import rankdata
 
 from models.accounting import delta_mtl
 from models.tasks import TASKS
@@ -18,6 +17,7 @@ from pipeline.jobs import TrainJob
 from pipeline.storage import JobFolder
 
 LEAST_TREES = 4  # fewer say nothing about an order
+PAIRINGS = 9999
 
 
 def copy_result(job: TrainJob, machine: Machine, folder: Path) -> None:
@@ -58,15 +58,41 @@ def delta_of(result: Mapping[str, Any], single: Mapping[str, Any], split: str = 
 def cost_against_delta(trees: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """Map trained trees to Spearman's correlation between their cost and their mean Δ_MTL; None for fewer than four.
 
-    Negative: trees of lower cost did better. The p-value is that of 9,999 random pairings, on either side.
+    Negative: trees of lower cost did better. Those are also the larger ones, so `same_size` compares trees of equal
+    size alone: ranks less the mean rank of their size. The p-values are of 9,999 random pairings, on either side.
     """
     if len(trees) < LEAST_TREES:
-        return dict.fromkeys(("spearman", "p_value", "spearman_val"))
-    costs = [tree["cost"] for tree in trees]
-    test, val = ([mean(tree[key]) for tree in trees] for key in ("delta_mtl", "delta_mtl_val"))
-    outcome = permutation_test((costs,), partial(_spearman, test), permutation_type="pairings", n_resamples=9999, rng=0)
-    return {"spearman": _spearman(test, costs), "p_value": float(outcome.pvalue), "spearman_val": _spearman(val, costs)}
+        return dict.fromkeys(("spearman", "p_value", "spearman_val", "same_size", "same_size_p"))
+    costs = rankdata([tree["cost"] for tree in trees])
+    test, val = (rankdata([mean(tree[key]) for tree in trees]) for key in ("delta_mtl", "delta_mtl_val"))
+    everywhere, sizes = np.zeros(len(trees)), np.array([tree["params"] for tree in trees])
+    spearman, p_value = _correlation(costs, test, everywhere)
+    same_size, same_size_p = _correlation(costs, test, sizes)
+    return {"spearman": spearman, "p_value": p_value, "spearman_val": _correlation(costs, val, everywhere)[0]} | {
+        "same_size": same_size,
+        "same_size_p": same_size_p,
+    }
 
 
-def _spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+def _correlation(one: np.ndarray, other: np.ndarray, groups: np.ndarray) -> tuple[float | None, float | None]:
+    """Correlation of two rows after taking off each group's mean, and its p by shuffling inside the groups.
+
+    None where fewer than four values have company, or nothing varies.
+    """
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    if sum(len(rows) for rows in members if len(rows) > 1) < LEAST_TREES:
+        return None, None
+    first, second = one.astype(float), other.astype(float)
+    for rows in members:
+        first[rows] -= first[rows].mean()
+        second[rows] -= second[rows].mean()
+    scale = float(np.linalg.norm(first) * np.linalg.norm(second))
+    if not scale:
+        return None, None
+    found, generator, as_far = float(first @ second) / scale, np.random.default_rng(0), 1
+    for _ in range(PAIRINGS):
+        shuffled = second.copy()
+        for rows in members:
+            shuffled[rows] = second[generator.permutation(rows)]
+        as_far += abs(float(first @ shuffled)) / scale >= abs(found) - 1e-12
+    return found, as_far / (PAIRINGS + 1)

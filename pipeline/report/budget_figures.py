@@ -97,7 +97,14 @@ def correlation_words(trained: TrainedTrees) -> str:
         return text + f"chance often gives as much, so this shows no relation; here trees of lower cost did {side}."
     if trained.spearman > 0:
         return text + "trees of lower cost did worse, the opposite of what the search takes for granted."
-    return text + "trees of lower cost did better. Cost falls as trees grow, so size may explain part of it."
+    return text + f"trees of lower cost did better. Cost falls as trees grow: {_same_size_words(trained)}."
+
+
+def _same_size_words(trained: TrainedTrees) -> str:
+    if trained.same_size is None or trained.same_size_p is None:
+        return "size may explain it"
+    text = f"among trees of equal size it is {number_text(trained.same_size)} ({p_text(trained.same_size_p)})"
+    return text if trained.same_size_p <= CHANCE else f"{text}, so size may explain part of it"
 
 
 def front_figure(study: Study) -> Drawing:

@@ -63,13 +63,18 @@ class TrainedTree:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedTrees:
-    """Every distinct tree that was trained; `spearman` is the rank correlation of cost and mean Δ_MTL on test."""
+    """Every distinct tree that was trained; `spearman` is the rank correlation of cost and mean Δ_MTL on test.
+
+    `same_size` is that among trees of equal size alone.
+    """
 
     exhaustive: bool
     trees_in_all: int
     spearman: float | None
     p_value: float | None
     spearman_val: float | None
+    same_size: float | None
+    same_size_p: float | None
     trees: Sequence[TrainedTree]
 
 

@@ -220,6 +220,8 @@ def correlated(trees: Sequence[TrainedTree]) -> TrainedTrees:
         spearman=None if few else test,
         p_value=None if few else p_value,
         spearman_val=None if few else val,
+        same_size=None if few else -0.4,
+        same_size_p=None if few else 0.25,
         trees=trees,
     )
 
@@ -683,6 +685,7 @@ def artifacts(base: Path) -> Config:
     write_json(
         base / "branched" / "all_trees.json",
         {"exhaustive": False, "trees_in_all": 12, "spearman": None, "p_value": None, "spearman_val": None}
+        | {"same_size": None, "same_size_p": None}
         | {
             "trees": [{"name": "shared", "groups": shared.groups, **results}, {"name": "x", "groups": other, **results}]
         },
