@@ -80,7 +80,8 @@ def cost_figure(study: Study) -> Drawing:
 def trained_words(trained: TrainedTrees) -> str:
     """How many trees were trained, of how many."""
     if trained.exhaustive:
-        return f"all {len(trained.trees)} trees that there are"
+        beside = " and the fully split one" if len(trained.trees) > trained.trees_in_all else ""
+        return f"all {trained.trees_in_all} trees that there are{beside}"
     return f"the {len(trained.trees)} trees that were trained, of {large_text(trained.trees_in_all)}"
 
 
