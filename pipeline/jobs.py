@@ -22,7 +22,7 @@ SOURCES = (
     *(f"models/{name}.py" for name in ("heads", "loss_weights", "spec", "thin_vgg")),
     *(
         f"pipeline/{name}.py"
-        for name in ("augment", "evaluate", "loading", "loop", "optimise", "step", "training_state")
+        for name in ("augment", "decoding", "evaluate", "loading", "loop", "optimise", "step", "training_state")
     ),
 )
 

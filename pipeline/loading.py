@@ -2,10 +2,10 @@
 
 A batch comes from one data set (MTHL's two-step sampling): step -> data set -> rows, all drawn from the seed and the
 step alone. A rank takes every world-th row of the global batch. Splits that fit in memory are decoded once.
-B images, H W height and width, P points or boxes.
+B images, H W height and width.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,13 +14,12 @@ from typing import Any
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
-from torchvision.io import ImageReadMode, decode_image
 
-from models.spec import IGNORE, Column
+from models.spec import Column
 from pipeline.augment import augment, draw_windows
 from pipeline.config import Augment
+from pipeline.decoding import DECODERS, MAP_BYTES, decode_rgb
 
 CACHE_BYTES = 512 << 20
 BLOCK = 4096  # steps whose data sets are drawn at once
@@ -82,17 +81,17 @@ class Split:
         return Batch(dataset=self.dataset, images=self._cache.images[index], labels=labels)
 
     def _decoded_bytes(self) -> int:
-        maps = sum(_BYTES.get(column.layout, 0) for column in self.columns.values())
+        maps = sum(MAP_BYTES.get(column.layout, 0) for column in self.columns.values())
         return len(self) * self.size[0] * self.size[1] * (3 + maps)
 
     def _decode(self, rows: Sequence[int]) -> Batch:
         picked = self.table.take(list(rows)) if len(rows) < len(self) else self.table
-        images = [decode_image(_bytes(cell), ImageReadMode.RGB) for cell in picked["image"]]
+        images = [decode_rgb(cell) for cell in picked["image"]]
         labels = {name: self._column(picked[name], name, column) for name, column in self.columns.items()}
         return Batch(dataset=self.dataset, images=torch.stack(images), labels=labels)
 
     def _column(self, cells: pa.ChunkedArray, name: str, column: Column) -> Tensor:
-        return _DECODERS[column.layout](cells, column, self.size, self._widths.get(name, 1))
+        return DECODERS[column.layout](cells, column, self.size, self._widths.get(name, 1))
 
     @cached_property
     def _widths(self) -> dict[str, int]:
@@ -101,75 +100,6 @@ class Split:
         listed = {name: entry[column.layout] for name, column in self.columns.items() if column.layout in entry}
         lengths = {name: self.table[name].combine_chunks().value_lengths().fill_null(0).to_numpy() for name in listed}
         return {name: max(1, int(lengths[name].max()) // listed[name]) for name in listed}
-
-
-def _bytes(cell: pa.Scalar) -> Tensor:
-    return torch.frombuffer(bytearray(cell.as_buffer()), dtype=torch.uint8)
-
-
-def _classes(cells: pa.ChunkedArray, _column: Column, _size: tuple[int, int], _width: int) -> Tensor:
-    return torch.tensor(cells.fill_null(-1).to_numpy(), dtype=torch.long)
-
-
-def _flags(cells: pa.ChunkedArray, column: Column, _size: tuple[int, int], _width: int) -> Tensor:
-    unlabelled = [-1] * len(column.classes)
-    return torch.tensor([unlabelled if row is None else row for row in cells.to_pylist()], dtype=torch.int8)
-
-
-def _maps(cells: pa.ChunkedArray, _column: Column, size: tuple[int, int], _width: int) -> Tensor:
-    unlabelled = torch.full(size, IGNORE, dtype=torch.uint8)
-    return torch.stack(
-        [decode_image(_bytes(cell), ImageReadMode.GRAY)[0] if cell.is_valid else unlabelled for cell in cells]
-    )
-
-
-def _fields(cells: pa.ChunkedArray, column: Column, size: tuple[int, int], _width: int) -> Tensor:
-    unlabelled = torch.zeros(size, dtype=torch.float32)
-    return torch.stack(
-        [
-            decode_image(_bytes(cell), ImageReadMode.UNCHANGED)[0].float() * column.scale
-            if cell.is_valid
-            else unlabelled
-            for cell in cells
-        ]
-    )
-
-
-def _normals(cells: pa.ChunkedArray, _column: Column, size: tuple[int, int], _width: int) -> Tensor:
-    unlabelled = torch.zeros(3, *size, dtype=torch.uint8)
-    stored = torch.stack(
-        [decode_image(_bytes(cell), ImageReadMode.RGB) if cell.is_valid else unlabelled for cell in cells]
-    )
-    return F.normalize((stored.float() - 128) * stored.any(1, keepdim=True), dim=1)
-
-
-def _lists(entry: int) -> Callable[[pa.ChunkedArray, Column, tuple[int, int], int], Tensor]:
-    def decode(cells: pa.ChunkedArray, _column: Column, _size: tuple[int, int], width: int) -> Tensor:
-        out = torch.zeros(len(cells), width, entry)
-        out[..., -1] = -1
-        for row, values in enumerate(cells.to_pylist()):
-            if values is None:
-                out[row, :, -1] = -2
-            elif values:
-                found = torch.tensor(values).view(-1, entry)
-                out[row, : len(found)] = found
-        return out
-
-    return decode
-
-
-_BYTES = {"mask": 1, "instances": 1, "field": 4, "normals": 12}  # a pixel, decoded
-
-_DECODERS: dict[str, Callable[[pa.ChunkedArray, Column, tuple[int, int], int], Tensor]] = {
-    "class": _classes,
-    "flags": _flags,
-    "mask": _maps,
-    "instances": _maps,
-    "field": _fields,
-    "normals": _normals,
-    "points": _lists(3),
-    "boxes": _lists(5),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
