@@ -31,9 +31,6 @@ class Attributes(Task):
     def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
         return PooledHead(channels, len(self.classes), self.settings["dropout"])
 
-    def target(self, raw: Tensor) -> Tensor:
-        return raw
-
     def loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         labelled = (target >= 0).float()
         total = F.binary_cross_entropy_with_logits(

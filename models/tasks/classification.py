@@ -30,9 +30,6 @@ class Classification(Task):
     def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
         return PooledHead(channels, len(self.classes), self.settings["dropout"])
 
-    def target(self, raw: Tensor) -> Tensor:
-        return raw
-
     def loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         smoothing = self.settings["label_smoothing"]
         total = F.cross_entropy(output.float(), target, ignore_index=-1, label_smoothing=smoothing, reduction="sum")

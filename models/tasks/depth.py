@@ -31,9 +31,6 @@ class Depth(DenseTask):
     def outputs(self) -> int:
         return 1
 
-    def target(self, raw: Tensor) -> Tensor:
-        return raw
-
     def loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         labelled = target > 0
         # log 0 = -inf at an unlabelled pixel would make the masked sum NaN

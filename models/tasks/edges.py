@@ -43,9 +43,6 @@ class Edges(DenseTask):
     def outputs(self) -> int:
         return 1
 
-    def target(self, raw: Tensor) -> Tensor:
-        return raw
-
     def loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         edge = (target == 1).float()
         positive = self.settings["positive_weight"]

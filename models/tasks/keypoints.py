@@ -41,9 +41,6 @@ class Keypoints(DenseTask):
     def outputs(self) -> int:
         return len(self.classes)
 
-    def target(self, raw: Tensor) -> Tensor:
-        return raw
-
     def loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         size = (output.shape[-2], output.shape[-1])
         output, heat = output.float(), self.heat_maps(target, size)

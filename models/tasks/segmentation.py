@@ -29,9 +29,6 @@ class Segmentation(DenseTask):
     def outputs(self) -> int:
         return len(self.classes)
 
-    def target(self, raw: Tensor) -> Tensor:
-        return raw
-
     def loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         total = F.cross_entropy(output.float(), target.long(), ignore_index=IGNORE, reduction="sum")
         return total, (target != IGNORE).sum().float()
