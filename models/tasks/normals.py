@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from models.tasks.base import DenseTask
+from models.tasks.pictures import normal_picture
 from models.tasks.summed import Summed, ratio
 
 DIRECTIONS = ("right", "left", "up", "down", "the camera", "away")  # the two senses of each component
@@ -30,9 +31,6 @@ class Normals(DenseTask):
     @property
     def outputs(self) -> int:
         return 3
-
-    def target(self, raw: Tensor) -> Tensor:
-        return raw
 
     def loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         labelled = target.any(1)
@@ -60,11 +58,10 @@ class Normals(DenseTask):
         return "facing " + ", ".join(f"{name} {share:.0%}" for name, share in shares if share > 0)
 
     def render(self, prediction: Tensor) -> Tensor:
-        """Red grows to the right, green upwards, blue towards the camera."""
-        return (127.5 * (1 + prediction.float())).round().clamp(0, 255).to(torch.uint8)
+        return normal_picture(prediction)
 
     def render_target(self, target: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.render(target) * target.any(0)
+        return normal_picture(target)
 
 
 def _angles(prediction_B3HW: Tensor, target_B3HW: Tensor) -> Tensor:

@@ -53,6 +53,12 @@ def grey_picture(share_HW: Tensor) -> Tensor:
     return (share_HW.clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1)
 
 
+def normal_picture(normal_3HW: Tensor) -> Tensor:
+    """Map unit normals to red growing to the right, green upwards, blue towards the camera; zero to black: uint8."""
+    picture = (127.5 * (1 + normal_3HW.float())).round().clamp(0, 255).to(torch.uint8)
+    return picture * normal_3HW.any(0)
+
+
 def ramp_picture(share_HW: Tensor) -> Tensor:
     """Map 0..1 to dark violet..yellow, by linear interpolation in the ramp: uint8 [3, H, W]."""
     ramp_K3 = torch.tensor(RAMP, dtype=torch.float32, device=share_HW.device)

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from models.spec import IGNORE, Column
-from models.tasks.pictures import class_colours, mask_picture, ramp_picture
+from models.tasks.pictures import class_colours, mask_picture, normal_picture, ramp_picture
 from pipeline.report.style import INK, MUTED, STYLE, WIDTH, short
 
 PANELS = 12  # columns drawn as pictures, and lines of one column of text
@@ -118,9 +118,8 @@ def _draw_field(sheet: Axes, box: Box, _image: Tensor, raw_NHW: Tensor, row: int
 
 
 def _draw_normals(sheet: Axes, box: Box, _image: Tensor, raw_N3HW: Tensor, row: int, _column: Column) -> None:
-    labelled_HW = raw_N3HW[row].any(0)
-    place_picture(sheet, (127.5 * (1 + raw_N3HW[row]) * labelled_HW).round().clamp(0, 255).to(torch.uint8), box)
-    if not bool(labelled_HW.any()):
+    place_picture(sheet, normal_picture(raw_N3HW[row]), box)
+    if not bool(raw_N3HW[row].any()):
         _unlabelled(sheet, box)
 
 
