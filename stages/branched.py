@@ -12,7 +12,16 @@ from typing import Any
 
 from models.branch_tree import BranchTree, Partition
 from models.tree_search import enumerate_trees
-from pipeline.artifacts import ARTIFACTS, TRIALS, read_json, read_manifests, write_json, write_table, writing
+from pipeline.artifacts import (
+    ARTIFACTS,
+    TRIALS,
+    DatasetManifest,
+    read_json,
+    read_manifests,
+    write_json,
+    write_table,
+    writing,
+)
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
 from pipeline.results import copy_result, cost_against_delta, delta_of, read_affinity, trials
 from stages.session import Session, session, start
@@ -33,18 +42,16 @@ class Tree:
 
 def main() -> None:
     with session("branched") as at:
-        single, plan = (
-            read_json(ARTIFACTS / "pretrain" / "metrics.json"),
-            read_json(ARTIFACTS / "trees" / "chosen.json"),
-        )
+        manifests, single = read_manifests(), read_json(ARTIFACTS / "pretrain" / "metrics.json")
+        plan = read_json(ARTIFACTS / "trees" / "chosen.json")
         chosen = [_chosen(item) for item in plan["trees"]]
-        others = _others(plan) if at.config.branched.exhaustive else []
-        jobs = {tree.name: _jobs(at, tree, single) for tree in (*chosen, *others)}
-        costs = {job.name: tree.cost for tree in (*chosen, *others) for job in jobs[tree.name]}
+        trees = [*chosen, *(_others(plan) if at.config.branched.exhaustive else [])]
+        jobs = {tree.name: _jobs(at, tree, manifests, single) for tree in trees}
+        costs = {job.name: tree.cost for tree in trees for job in jobs[tree.name]}
         results = train_jobs(
             at,
             [job for group in jobs.values() for job in group],
-            {job.name: _tags(tree, plan["tasks"]) for tree in (*chosen, *others) for job in jobs[tree.name]},
+            {job.name: _tags(tree, plan["tasks"]) for tree in trees for job in jobs[tree.name]},
             lambda job, result: {"final/delta_mtl": delta_of(result, single), "tree/cost": costs[job.name]},
         )
         runs = {name: [results[job.name] for job in group] for name, group in jobs.items()}
@@ -53,7 +60,7 @@ def main() -> None:
             at.run.log({f"delta_mtl/{name.removeprefix('budget-')}": row["delta_mtl"]}, 0)
             spread = "" if row["delta_mtl_std"] is None else f" ± {row['delta_mtl_std']:.2f}"
             at.say(f"branched {name}: {row['params']:,} parameters, Δ_MTL {row['delta_mtl']:+.2f}{spread} % on test")
-        distinct = {tree.groups: tree for tree in reversed([*chosen, *others])}
+        distinct = {tree.groups: tree for tree in reversed(trees)}
         every = [_point(tree, runs[tree.name], single) for tree in reversed(distinct.values())]
         related = cost_against_delta(every)
         at.run.log({f"cost_against_delta/{name}": value for name, value in related.items() if value is not None}, 0)
@@ -91,9 +98,11 @@ def _others(plan: Mapping[str, Any]) -> list[Tree]:
     ]
 
 
-def _jobs(at: Session, tree: Tree, single: Mapping[str, Any]) -> list[TrainJob]:
+def _jobs(
+    at: Session, tree: Tree, manifests: Mapping[str, DatasetManifest], single: Mapping[str, Any]
+) -> list[TrainJob]:
     """One job a seed."""
-    manifests, settings = read_manifests(), at.config.branched
+    settings = at.config.branched
     spec = model_spec(at.config, manifests, task_specs(at.config, manifests), tree.groups)
     start_from = {name: row["job"] for name, row in single.items()} if settings.start == "members" else {}
     return [
