@@ -3,12 +3,13 @@
 Letters: T tasks, D locations. Vandenhende et al. 2020, section 3.2.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
 import numpy as np
 
-from models.branch_and_bound import Pins, least_tree, no_pins
+from models.branch_and_bound import SEARCH_WORK, Pins, least_tree, no_pins
 from models.branch_tree import BranchTree
 from models.search_problem import Branches, SearchProblem, SearchResult, whole_distances
 from models.subset_tables import Whole, subset_tables, table_bytes, table_work
@@ -40,13 +41,19 @@ def exact_front(problem: SearchProblem, *, effort: int | None = None) -> SearchR
             f"{problem.num_tasks} tasks and {problem.num_locations} locations need tables of "
             f"{table_bytes(*size) / 1e9:,.0f} GB, more than {MOST_BYTES / 1e9:.0f}; use method 'beam'"
         )
-    if table_bytes(*size) > MOST_BYTES or table_work(*size) > most:
+    if table_bytes(*size) > MOST_BYTES or table_work(*size) + _vector_work(problem) > most:
         return None
     try:
         points = [problem.point(tree) for tree in _front(problem, _asking(problem, most))]
     except OutOfEffort:
         return None
     return SearchResult(points=points, method="exact", optimal=True, lower_bounds=[point.cost for point in points])
+
+
+def _vector_work(problem: SearchProblem) -> int:
+    """What it takes to ask once for every (b_1, ..., b_D); many locations have more of them than memory holds."""
+    locations = problem.num_locations - problem.share_first
+    return SEARCH_WORK * math.comb(problem.num_tasks + locations - 1, locations)
 
 
 def _asking(problem: SearchProblem, effort: int) -> Ask:

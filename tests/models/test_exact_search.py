@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.branch_tree import BranchTree
-from models.exact_search import exact_front
+from models.exact_search import WORK_PER_SECOND, exact_front
 from models.exhaustive_search import enumerate_trees, exhaustive_front
 from models.search_problem import Limit, SearchProblem, whole_cost, whole_distances
 from models.subset_tables import NEVER, subset_tables
@@ -143,6 +143,11 @@ def test_tables_beyond_memory_are_refused_with_their_size() -> None:
     with pytest.raises(ValueError, match=r"26 tasks and 2 locations need tables of 30 GB, more than 2; use .*'beam'"):
         exact_front(problem)
     assert exact_front(problem, effort=1 << 60) is None
+
+
+def test_more_numbers_of_branches_than_the_effort_allows_are_not_even_listed() -> None:
+    """14 tasks at 12 locations have 5.2 million of them, which would fill the memory before the first was searched."""
+    assert exact_front(_problem(np.zeros((12, 14, 14)), [1] * 12), effort=60 * WORK_PER_SECOND) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
