@@ -1,9 +1,10 @@
 """Runs in MLflow: what the driver process logs is on disk at once and in the tracking store as soon as that answers.
 
 Training never waits for the store. What it could not be sent is sent by the next process that opens a run, or by
-`python -m pipeline.tracking`. The only file that imports mlflow, and only in the thread that sends.
+`python -m pipeline.tracking`. The only file that imports mlflow, and not before there is a run to send.
 """
 
+import importlib
 import logging
 import os
 import sys
@@ -45,6 +46,7 @@ class Tracker:
 
     def __init__(self, where: Where, *, connect: Callable[[str], Store] | None = None) -> None:
         self._where = replace(where, spool=where.spool.resolve())
+        self._connect = connect
         self._sender = _sender(self._where, connect)
         self._runs: list[Run] = []
         self._thread: threading.Thread | None = None
@@ -59,6 +61,8 @@ class Tracker:
         run.open(name, tags, params, parent)
         self._runs.append(run)
         if self._thread is None:
+            if self._connect is None:
+                _load()
             self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
             self._thread.start()
         return run
@@ -107,9 +111,7 @@ class MlflowStore:
     """A tracking store behind MLflow's client; MLflow's own messages are switched off, but can be asked for again."""
 
     def __init__(self, uri: str) -> None:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+        _load()
         from mlflow.tracking import MlflowClient
 
         self._uri = uri
@@ -212,6 +214,14 @@ def main() -> int:
 
 def _sender(where: Where, connect: Callable[[str], Store] | None) -> Sender:
     return Sender(where.spool.resolve(), shown(where.uri), lambda: (connect or MlflowStore)(where.uri))
+
+
+def _load() -> None:
+    """Import mlflow, in a stage before its work: C libraries loaded while another thread computes may crash both."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    importlib.import_module("mlflow.tracking")
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

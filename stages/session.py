@@ -3,6 +3,7 @@
 A stage's `main` is called through `start`, which leaves with 2 after an error of the user's, 130 after Ctrl-C.
 """
 
+import faulthandler
 import subprocess
 import sys
 import time
@@ -30,7 +31,8 @@ class Session:
 
 
 def start(main: Callable[[], None]) -> None:
-    """Run a stage's main; errors of the user's come as one message without a traceback."""
+    """Run a stage's main; errors of the user's come as one message without a traceback, a crash with where it was."""
+    faulthandler.enable()
     try:
         main()
     except ValueError as error:
