@@ -4,7 +4,7 @@ D locations, B batch, C channels, H W height and width. A block maps what the bl
 the normalised image and holds the stem. Features leave as [B, C, H, W] whatever the family works in.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
@@ -13,16 +13,23 @@ import timm
 import torch
 from torch import Tensor, nn
 
-import models.thin_vgg  # noqa: F401 - adds its networks to timm's
+import models.decathlon_resnet
+import models.thin_vgg  # noqa: F401 - both add their networks to timm's
 from models.spec import BackboneSpec
 
 
 class Block(nn.Sequential):
-    """Layers between two locations. `as_map` turns what they give into a feature map [B, C, H, W] for heads."""
+    """Layers between two locations. `as_map` turns what they give into a feature map [B, C, H, W] for heads.
 
-    def __init__(self, layers: Sequence[nn.Module], as_map: Callable[[Tensor], Tensor]) -> None:
+    `origins` maps the path of each layer in here to its name in the timm network.
+    """
+
+    def __init__(
+        self, layers: Sequence[nn.Module], as_map: Callable[[Tensor], Tensor], names: Mapping[nn.Module, str]
+    ) -> None:
         super().__init__(*layers)
         self.as_map = as_map
+        self.origins = {path: names[module] for path, module in self.named_modules() if module in names}
 
 
 def build_blocks(spec: BackboneSpec) -> list[Block]:
@@ -42,7 +49,8 @@ def build_blocks(spec: BackboneSpec) -> list[Block]:
     groups = [list(stages[low:high]) for low, high in pairwise(bounds)]
     groups[0] = [*stem, *groups[0]]
     groups[-1] = [*groups[-1], *tail]
-    return [Block(group, as_map) for group in groups]
+    names = {module: name for name, module in net.named_modules()}
+    return [Block(group, as_map, names) for group in groups]
 
 
 def feature_shapes(blocks: Sequence[Block], size: tuple[int, int]) -> list[tuple[int, int, int]]:
@@ -121,6 +129,10 @@ def _resnet(net: Any) -> Cut:
     return [net.conv1, net.bn1, net.act1, net.maxpool], [net.layer1, net.layer2, net.layer3, net.layer4], [], _same
 
 
+def _decathlon_resnet(net: Any) -> Cut:
+    return [net.conv1, net.bn1], [net.layer1, net.layer2, net.layer3], [net.norm, net.act], _same
+
+
 def _vgg(net: Any) -> Cut:
     layers = list(net.features)
     ends = [place + 1 for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
@@ -174,6 +186,7 @@ def _vit(net: Any) -> Cut:
 
 FAMILIES: dict[str, Callable[[Any], Cut]] = {
     "ResNet": _resnet,
+    "DecathlonResNet": _decathlon_resnet,
     "VGG": _vgg,
     "DenseNet": _densenet,
     "EfficientNet": _efficientnet,

@@ -7,6 +7,7 @@ Importing this module costs nothing (no torch), so that configuration and data r
 from dataclasses import dataclass, field
 
 LAYOUTS = ("class", "flags", "mask", "field", "normals", "instances", "points", "boxes")
+Setting = bool | float | str | tuple[str, ...]
 IGNORE = 255  # the value of an unlabelled pixel in layouts "mask" and "instances"
 
 
@@ -70,7 +71,8 @@ class TaskSpec:
 class ModelSpec:
     """A network for several tasks: backbone, tasks, input normalisation, and how the tasks share (`strategy`).
 
-    `groups[d][t]` is the branch of task t at location d; only strategy "branched" reads it.
+    `groups[d][t]` is the branch of task t at location d; only strategy "branched" reads it. `settings` are a strategy's
+    own, as sorted (name, value) pairs.
     """
 
     strategy: str
@@ -79,6 +81,7 @@ class ModelSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     groups: tuple[tuple[int, ...], ...] = field(default=())
+    settings: tuple[tuple[str, Setting], ...] = field(default=())
 
     @property
     def task_names(self) -> tuple[str, ...]:
