@@ -3,8 +3,11 @@
 from pipeline.datasets.base import SPLITS, BadExample, Column, Example, Row, Source, SourceSettings
 from pipeline.datasets.celeba import CelebA
 from pipeline.datasets.fashion import Fashion
+from pipeline.datasets.folders import Folders
+from pipeline.datasets.gtsrb import GTSRB
 from pipeline.datasets.manifest import Manifest
 from pipeline.datasets.nyuv2 import NYUv2
+from pipeline.datasets.omniglot import Omniglot
 from pipeline.datasets.scenes import Scenes
 
 DATASETS: dict[str, type[Source]] = {
@@ -12,6 +15,9 @@ DATASETS: dict[str, type[Source]] = {
     "fashion": Fashion,
     "nyuv2": NYUv2,
     "celeba": CelebA,
+    "folders": Folders,
+    "gtsrb": GTSRB,
+    "omniglot": Omniglot,
     "manifest": Manifest,
 }
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +20,12 @@ from pipeline.datasets.base import BadExample, Source, SourceSettings
 from pipeline.datasets.celeba import CelebA
 from pipeline.datasets.fashion import HEADER, LABELS, Fashion
 from pipeline.datasets.files import read_rgb
+from pipeline.datasets.folders import Folders
+from pipeline.datasets.gtsrb import GTSRB
 from pipeline.datasets.manifest import Manifest
 from pipeline.datasets.nyuv2 import CLASSES_13, CLASSES_39, SEAM, TO_13, NYUv2, close_seams, region_edges
+from pipeline.datasets.omniglot import Omniglot
+from pipeline.preparing import assign_splits
 
 SIZE = (24, 32)
 
@@ -98,10 +103,46 @@ def write_manifest(folder: Path, lines: Sequence[str]) -> Path:
     return folder / "manifest.csv"
 
 
+def folders_tree(folder: Path) -> Path:
+    for number, file in enumerate(("ash/1.png", "ash/2.PNG", "ash/3.jpg", "elm/1.png", "oak/1.png")):
+        save(folder / file, noise(number))
+    (folder / "ash/notes.txt").write_text("no image")
+    save(folder / "ash/._1.png", noise(9))
+    return folder
+
+
+def split_folders_tree(folder: Path, *splits: str) -> Path:
+    for number, split in enumerate(splits):
+        for place, name in enumerate(("ash", "elm", "train")):
+            save(folder / split / name / "1.png", noise(10 * number + place))
+    return folder
+
+
+def gtsrb_tree(folder: Path) -> Path:
+    for number, file in enumerate(("00000/00000_00004", "00000/00000_00014", "00000/00001_00004", "00042/00000_00004")):
+        save(folder / f"GTSRB/Training/{file}.ppm", noise(number))
+    (folder / "GTSRB/Training/00042/GT-00042.csv").write_text("Filename;ClassId\n00000_00004.ppm;42\n")
+    for number in (0, 8):
+        save(folder / f"GTSRB/Final_Test/Images/{number:05}.ppm", noise(20 + number))
+    lines = ["Filename;Width;Height;ClassId", "00008.ppm;53;54;7", "00000.ppm;53;54;42"]
+    (folder / "GT-final_test.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def omniglot_tree(folder: Path) -> Path:
+    for number, name in enumerate(("Greek/character01", "Greek/character02", "Tibetan/character01")):
+        for drawer in (1, 12, 13, 15, 16, 20):
+            path = folder / name / f"{900 + number:04}_{drawer:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise(100 * number + drawer, (105, 105)) > 50).save(path)
+    return folder
+
+
 class Layout(NamedTuple):
     reader: type[Source]
     tree: Callable[[Path], Path]
     first: str  # the first row's image
+    by_content: bool = True  # its groups are exact copies
 
     def source(self, folder: Path) -> Source:
         return self.reader(settings(self.tree(folder)))
@@ -112,6 +153,9 @@ LAYOUTS = {
     "nyuv2": Layout(NYUv2, nyu_tree, "nyu_images/0.jpg"),
     "celeba": Layout(CelebA, celeba_tree, "img_align_celeba/000001.jpg"),
     "manifest": Layout(Manifest, manifest_tree, "img/1.jpg"),
+    "folders": Layout(Folders, folders_tree, "ash/1.png"),
+    "gtsrb": Layout(GTSRB, gtsrb_tree, "GTSRB/Training/00000/00000_00004.ppm", by_content=False),
+    "omniglot": Layout(Omniglot, omniglot_tree, "Greek/character01/0900_01.png", by_content=False),
 }
 layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
@@ -207,13 +251,16 @@ def test_a_bad_image_is_named_when_it_is_loaded(
     layout: Layout, damage: Callable[[Path], None], why: str, tmp_path: Path
 ) -> None:
     source = layout.source(tmp_path)
+    first, *others = source.rows()
     damage(tmp_path / layout.first)
+    assert [row.id for row in source.rows()][-len(others) :] == [row.id for row in others]
     with pytest.raises(BadExample, match=rf"{layout.first}.*{why}"):
-        source.load(source.rows()[0])
+        source.load(first)
 
 
-@layouts
-def test_copies_of_an_image_are_one_group(layout: Layout, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name, layout in LAYOUTS.items() if layout.by_content])
+def test_copies_of_an_image_are_one_group(name: str, tmp_path: Path) -> None:
+    layout = LAYOUTS[name]
     source = layout.source(tmp_path)
     before = {row.group for row in source.rows()}
     _, second, third, *_ = sorted((tmp_path / layout.first).parent.iterdir())
@@ -242,9 +289,9 @@ def test_fashion_reads_the_first_nine_fields(tmp_path: Path) -> None:
     assert np.array_equal(grey[..., 0], grey[..., 2])
 
 
-@pytest.mark.parametrize("name", ["fashion", "nyuv2", "celeba"])
+@pytest.mark.parametrize("name", ["fashion", "nyuv2", "celeba", "gtsrb"])
 def test_the_set_may_stand_in_a_subfolder(name: str, tmp_path: Path) -> None:
-    reader, tree, _ = LAYOUTS[name]
+    reader, tree, *_ = LAYOUTS[name]
     tree(tmp_path / "unpacked" / "set")
     assert reader(settings(tmp_path / "unpacked")).rows() == reader(settings(tmp_path / "unpacked" / "set")).rows()
     with pytest.raises(ValueError, match=f"{tmp_path} lacks .* should hold"):
@@ -498,6 +545,174 @@ def test_celeba_refuses_a_broken_list(name: str, text: str, message: str, tmp_pa
         CelebA(settings(tmp_path)).rows()
 
 
+# Image folders
+
+
+def test_folders_are_classes(tmp_path: Path) -> None:
+    source = Folders(settings(folders_tree(tmp_path)))
+    assert source.columns()["label"].classes == ("ash", "elm", "oak")
+    labels = {row.id: source.load(row).labels for row in source.rows()}
+    assert [(name, label["label"]) for name, label in labels.items()] == [
+        ("ash/1.png", "ash"),
+        ("ash/2.PNG", "ash"),
+        ("ash/3.jpg", "ash"),
+        ("elm/1.png", "elm"),
+        ("oak/1.png", "oak"),
+    ]
+    assert {row.split for row in source.rows()} == {None}
+
+
+@pytest.mark.parametrize("splits", [("train",), ("train", "test"), ("train", "val"), ("train", "val", "test")])
+def test_folders_of_splits(splits: tuple[str, ...], tmp_path: Path) -> None:
+    """A class may be called train, too. What there is no folder for is left to prepare."""
+    source = Folders(settings(split_folders_tree(tmp_path, *splits)))
+    assert source.columns()["label"].classes == ("ash", "elm", "train")
+    rows = source.rows()
+    assert [(row.split, row.id) for row in rows] == [
+        (split, f"{split}/{name}/1.png") for split in splits for name in ("ash", "elm", "train")
+    ]
+    assert [source.load(row).labels["label"] for row in rows] == ["ash", "elm", "train"] * len(splits)
+    drawn = assign_splits(rows, val=0.5, test=0.5, seed=0)
+    assert all(len(drawn[split]) == 3 for split in splits if split != "train")
+
+
+def test_a_class_may_have_no_test_image(tmp_path: Path) -> None:
+    (split_folders_tree(tmp_path, "train", "test") / "test/ash/1.png").unlink()
+    source = Folders(settings(tmp_path))
+    assert len(source.rows()) == 5
+    assert source.columns()["label"].classes == ("ash", "elm", "train")
+
+
+def test_folders_called_train_and_bus_are_classes(tmp_path: Path) -> None:
+    for name in ("train", "bus"):
+        save(tmp_path / name / "1.png", noise(1))
+    assert Folders(settings(tmp_path)).columns()["label"].classes == ("bus", "train")
+
+
+def refused(root: Path) -> str:
+    with pytest.raises(ValueError, match=r"^folders: ") as caught:
+        Folders(settings(root)).rows()
+    return str(caught.value)
+
+
+def test_folders_refuse_what_is_no_class(tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "empty/train").mkdir(parents=True)
+    (folders_tree(tmp_path / "flat") / "yew").mkdir()
+    folders_tree(tmp_path / "outer/set")
+    should = "should hold one folder of images a class, or train, val and test with such folders in them"
+    assert refused(tmp_path / "bare") == f"folders: {tmp_path}/bare holds no folders; it {should}"
+    assert refused(tmp_path / "empty") == f"folders: {tmp_path}/empty/train holds no folders; it {should}"
+    assert refused(tmp_path / "flat") == f"folders: {tmp_path}/flat/yew holds no images; {tmp_path}/flat {should}"
+    assert refused(tmp_path / "outer") == f"folders: {tmp_path}/outer/set holds no images; {tmp_path}/outer {should}"
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_folders_refuse_a_class_that_is_never_trained(split: str, tmp_path: Path) -> None:
+    save(split_folders_tree(tmp_path, "train", "val", "test") / split / "yew/1.png", noise(1))
+    assert refused(tmp_path) == f"folders: the class 'yew' of {tmp_path / split} has no folder in {tmp_path / 'train'}"
+
+
+# GTSRB
+
+
+def test_gtsrb_follows_the_official_split(tmp_path: Path) -> None:
+    source = GTSRB(settings(gtsrb_tree(tmp_path)))
+    assert source.columns()["label"].classes == tuple(f"{number:02}" for number in range(43))
+    rows = [(row.split, row.id.rsplit("/", 1)[1], source.load(row).labels["label"]) for row in source.rows()]
+    assert rows == [
+        ("train", "00000_00004.ppm", "00"),
+        ("train", "00000_00014.ppm", "00"),
+        ("train", "00001_00004.ppm", "00"),
+        ("train", "00000_00004.ppm", "42"),
+        ("test", "00008.ppm", "07"),
+        ("test", "00000.ppm", "42"),
+    ]
+
+
+def test_gtsrb_groups_are_physical_signs(tmp_path: Path) -> None:
+    first, again, other, other_class, *tests = [row.group for row in GTSRB(settings(gtsrb_tree(tmp_path))).rows()]
+    assert first == again
+    assert len({first, other, other_class, *tests}) == 5
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ("", "expected a header"),
+        ("Filename;Width\n00000.ppm;53\n", "expected a header"),
+        ("Filename,ClassId\n00000.ppm,1\n", "expected a header"),
+        ("Filename;ClassId\n00000.ppm;43\n", "row 1: the class of 00000.ppm is '43', but 0 to 42"),
+        ("Filename;ClassId\n00000.ppm;1\n00008.ppm\n", "row 2: the class of 00008.ppm is ''"),
+        ("Filename;ClassId\n00000.ppm;1\n00000.ppm;1\n", "row 2: the image 00000.ppm stands there twice"),
+    ],
+)
+def test_gtsrb_refuses_broken_answers(answers: str, message: str, tmp_path: Path) -> None:
+    (gtsrb_tree(tmp_path) / "GT-final_test.csv").write_text(answers)
+    with pytest.raises(ValueError, match=f"GT-final_test.csv.*{message}"):
+        GTSRB(settings(tmp_path)).rows()
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("00043/00000_00001.ppm", "00043: .* the number of a class"), ("00001/7.ppm", "7.ppm: .* <track>_<frame>")],
+)
+def test_gtsrb_refuses_other_names(file: str, message: str, tmp_path: Path) -> None:
+    save(gtsrb_tree(tmp_path) / "GTSRB/Training" / file, noise(1))
+    with pytest.raises(ValueError, match=message):
+        GTSRB(settings(tmp_path)).rows()
+
+
+def test_gtsrb_without_training_images(tmp_path: Path) -> None:
+    for path in gtsrb_tree(tmp_path).glob("GTSRB/Training/*/*.ppm"):
+        path.unlink()
+    with pytest.raises(ValueError, match="Training holds no images"):
+        GTSRB(settings(tmp_path)).rows()
+
+
+# Omniglot
+
+
+def test_omniglot_labels_characters_and_alphabets(tmp_path: Path) -> None:
+    source = Omniglot(settings(omniglot_tree(tmp_path)))
+    characters = ("Greek/character01", "Greek/character02", "Tibetan/character01")
+    assert {name: column.classes for name, column in source.columns().items()} == {
+        "label": characters,
+        "alphabet": ("Greek", "Tibetan"),
+    }
+    rows = source.rows()
+    assert [source.load(row).labels["label"] for row in rows] == [name for name in characters for _ in range(6)]
+    assert [source.load(row).labels["alphabet"] for row in rows] == ["Greek"] * 12 + ["Tibetan"] * 6
+
+
+def test_omniglot_is_split_by_drawer(tmp_path: Path) -> None:
+    rows = Omniglot(settings(omniglot_tree(tmp_path))).rows()
+    assert [row.split for row in rows[:6]] == ["train", "train", "val", "val", "test", "test"]
+    drawers = [{row.group for row in part} for part in assign_splits(rows, val=0.15, test=0.15, seed=0).values()]
+    assert drawers == [{"01", "12"}, {"13", "15"}, {"16", "20"}]
+
+
+def test_omniglot_ink_is_black_on_white(tmp_path: Path) -> None:
+    source = Omniglot(settings(omniglot_tree(tmp_path)))
+    image = source.load(source.rows()[0]).image
+    paper = noise(1, (105, 105)) > 50
+    assert np.array_equal(image, np.where(paper, 255, 0)[..., None].repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("name", ["1.png", "0900_00.png", "0900_21.png", "0900_x.png"])
+def test_omniglot_needs_a_drawer(name: str, tmp_path: Path) -> None:
+    Image.new("1", (105, 105)).save(omniglot_tree(tmp_path) / "Greek/character01" / name)
+    with pytest.raises(ValueError, match=rf"{name} names no drawer"):
+        Omniglot(settings(tmp_path)).rows()
+
+
+@pytest.mark.parametrize("inner", ["alphabet", "set/alphabet/character"])
+def test_omniglot_refuses_another_depth(inner: str, tmp_path: Path) -> None:
+    (tmp_path / inner).mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"holds no .*should hold <alphabet>/<character>"):
+        Omniglot(settings(tmp_path)).rows()
+
+
 # Manifest
 
 
@@ -711,6 +926,55 @@ def test_the_real_celeba_set() -> None:
     assert_keeps_its_columns(some)
     smiling = [source.load(row).labels["Smiling"] for row in rows[:500]]
     assert 0.4 < smiling.count("yes") / 500 < 0.6
+
+
+@pytest.mark.parametrize(
+    ("name", "inner", "splits", "classes"),
+    [
+        ("cifar100", "cifar100", {"train": 6000, "test": 2000}, 100),
+        ("eurosat", "eurosat/2750", {None: 2500}, 10),
+        ("sign-language-digits", "Sign-Language-Digits-Dataset/Dataset", {None: 1000}, 10),
+    ],
+)
+def test_the_real_image_folders(name: str, inner: str, splits: dict[str | None, int], classes: int) -> None:
+    source = Folders(settings(real(name) / inner))
+    assert Counter(row.split for row in source.rows()) == splits
+    assert len(source.columns()["label"].classes) == classes
+    assert_keeps_its_columns(Folders(settings(source.settings.root, images=100)))
+
+
+def test_the_real_gtsrb_set() -> None:
+    source = GTSRB(settings(real("gtsrb")))
+    rows = source.rows()
+    assert Counter(row.split for row in rows) == {"train": 3921, "test": 1579}
+    labels = {row.group: source.load(row).labels["label"] for row in rows if row.split == "train"}
+    assert set(labels.values()) == set(source.columns()["label"].classes)
+    assert len(labels) == 1307, "physical signs: the 39,209 images of the whole set are 30 of each, and one lost"
+    parts = assign_splits(rows, val=0.15, test=0.15, seed=0)
+    assert len(parts["test"]) == 1579
+    assert 0.1 < len(parts["val"]) / 3921 < 0.2
+    assert not {row.group for row in parts["train"]} & {row.group for row in parts["val"]}
+    assert_keeps_its_columns(GTSRB(settings(source.settings.root, images=100)))
+
+
+@pytest.mark.parametrize(
+    ("name", "alphabets", "characters"),
+    [("images_evaluation", 20, 659), ("images_background_small1", 5, 136), ("images_background_small2", 5, 156)],
+)
+def test_the_real_omniglot_sets(name: str, alphabets: int, characters: int) -> None:
+    source = Omniglot(settings(real("omniglot") / name))
+    rows = source.rows()
+    assert [len(column.classes) for column in source.columns().values()] == [characters, alphabets]
+    assert Counter(row.split for row in rows) == {
+        "train": 12 * characters,
+        "val": 3 * characters,
+        "test": 5 * characters,
+    }
+    some = Omniglot(settings(source.settings.root, images=100))
+    assert_keeps_its_columns(some)
+    images = np.stack([some.load(row).image for row in some.rows()])
+    assert set(np.unique(images)) == {0, 255}
+    assert 0.02 < (images == 0).mean() < 0.2, "dark ink on white paper"
 
 
 def test_nyuv2_classes_are_the_official_ones() -> None:
