@@ -39,6 +39,21 @@ def additional_params(*, active: int, norm: int, backbone: int, head: int) -> fl
     return (active + norm) / (backbone + norm + head)
 
 
+def s_score(errors: Mapping[str, float], reference: Mapping[str, float]) -> float:
+    """Map tasks' errors and a reference's, in one unit, to the Visual Decathlon's score (Rebuffi et al. 2017, Sec. 4).
+
+    A task gives 1000 where nothing is wrong, 250 at the reference's error, 0 at twice that or more.
+    """
+    if not errors:
+        raise ValueError("no task to score")
+    total = 0.0
+    for task, error in errors.items():
+        if reference.get(task, 0) <= 0:
+            raise ValueError(f"task {task!r}: the S-score needs a reference error above 0")
+        total += 1000 * max(0.0, 1 - error / (2 * reference[task])) ** 2
+    return total
+
+
 def delta_mtl(
     values: Mapping[str, float], baselines: Mapping[str, float], higher_is_better: Mapping[str, bool]
 ) -> float:

@@ -1,21 +1,21 @@
 """A trained network as a folder: spec.json and weights.safetensors, read without running any code.
 `python -m stages.predict <bundle> <images...>` is its command line.
+
+A network of strategy "taps" is one base in that folder, and a sub-folder per task (see `models.taps_bundle`).
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
+from models import taps_bundle
+from models.bundle_files import offline, open_spec, read_spec, read_weights, write_spec, write_weights
 from models.sharing import SHARING, SharedModel
-from models.spec import BackboneSpec, Column, ModelSpec, TaskSpec
+from models.sharing.taps import TapsModel
+from models.taps_bundle import adopt_task
 
-FORMAT = 1
+__all__ = ["Predictor", "adopt_task", "load", "load_network", "save"]
 
 
 class Predictor(nn.Module):
@@ -39,51 +39,27 @@ class Predictor(nn.Module):
 
 def save(network: SharedModel, path: Path) -> None:
     """Write a network's spec and weights into a folder."""
-    path.mkdir(parents=True, exist_ok=True)
-    save_model(network, str(path / "weights.safetensors"))
-    (path / "spec.json").write_text(json.dumps({"format": FORMAT, **asdict(network.spec)}, indent=1) + "\n")
+    if isinstance(network, TapsModel):
+        taps_bundle.save(network, path)
+        return
+    write_weights(network, path)
+    write_spec(network.spec, path)
 
 
 def load(path: Path | str) -> Predictor:
     """Read a network back, ready to predict. ValueError says what is missing or of another format."""
-    return Predictor(load_network(Path(path)))
+    network = load_network(Path(path))
+    if isinstance(network, TapsModel):
+        network.drop_closed()
+    return Predictor(network)
 
 
 def load_network(path: Path) -> SharedModel:
-    """Read a network back as it was trained, to go on with."""
-    for name in ("spec.json", "weights.safetensors"):
-        if not (path / name).exists():
-            raise ValueError(f"{path} is no bundle: {name} is missing")
-    raw = json.loads((path / "spec.json").read_text())
-    if raw.pop("format") != FORMAT:
-        raise ValueError(f"{path}/spec.json: written by another version of this program")
+    """Read a network back as it was trained, to go on with; of TAPS, with a frozen base."""
+    raw = open_spec(path)
+    if raw["strategy"] == "taps":
+        return taps_bundle.load(path, raw)
     spec = read_spec(raw)
-    network = SHARING[spec.strategy](_offline(spec))
-    try:
-        load_model(network, str(path / "weights.safetensors"))
-    except RuntimeError as error:
-        raise ValueError(f"{path}: the weights are not those of spec.json, or of another version: {error}") from None
+    network = SHARING[spec.strategy](offline(spec))
+    read_weights(network, path)
     return network
-
-
-def read_spec(raw: Mapping[str, Any]) -> ModelSpec:
-    """Map the JSON form of a spec back to the value; the inverse of `dataclasses.asdict`."""
-    tasks = tuple(
-        TaskSpec(
-            **{
-                **task,
-                "column": Column(**{**task["column"], "classes": tuple(task["column"]["classes"])}),
-                "options": tuple((name, value) for name, value in task["options"]),
-            }
-        )
-        for task in raw["tasks"]
-    )
-    backbone = BackboneSpec(**{**raw["backbone"], "size": tuple(raw["backbone"]["size"])})
-    groups = tuple(tuple(row) for row in raw["groups"])
-    stats = {"mean": tuple(raw["mean"]), "std": tuple(raw["std"])}
-    return ModelSpec(**{**raw, **stats, "tasks": tasks, "backbone": backbone, "groups": groups})
-
-
-def _offline(spec: ModelSpec) -> ModelSpec:
-    """The same network without fetching first weights that the bundle's own replace."""
-    return replace(spec, backbone=replace(spec.backbone, pretrained=False))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -73,15 +73,18 @@ class JobFolder:
         return None if data is None else json.loads(data)
 
     def upload(self, folder: Path, name: str) -> None:
-        for file in sorted(folder.iterdir()):
-            self.write(f"{name}/{file.name}", file.read_bytes())
+        """Copy a folder of this disk, with its sub-folders, to a sub-folder of the job."""
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            self.write(f"{name}/{file.relative_to(folder).as_posix()}", file.read_bytes())
 
     def download(self, name: str, folder: Path) -> None:
-        """Copy a sub-folder of the job to this disk."""
+        """Copy a sub-folder of the job, with those in it, to this disk."""
         system, base = self._place
         folder.mkdir(parents=True, exist_ok=True)
-        for info in system.get_file_info(pafs.FileSelector(f"{base}/{name}")):
-            if info.extension == "part":  # a killed writer's
+        for info in system.get_file_info(pafs.FileSelector(f"{base}/{name}", recursive=True)):
+            if info.type != pafs.FileType.File or info.extension == "part":  # a killed writer's
                 continue
+            copy = folder / PurePosixPath(info.path).relative_to(f"{base}/{name}")
+            copy.parent.mkdir(parents=True, exist_ok=True)
             with system.open_input_stream(info.path) as stream:
-                (folder / info.base_name).write_bytes(stream.read())
+                copy.write_bytes(stream.read())

@@ -1,10 +1,14 @@
 """Sharing strategies: one file a strategy, found by name in this dict."""
 
+from models.sharing.adapted import AdaptedModel
 from models.sharing.base import SharedModel
 from models.sharing.branched import BranchedModel
+from models.sharing.taps import TapsModel
 
 SHARING: dict[str, type[SharedModel]] = {
     "branched": BranchedModel,
+    "taps": TapsModel,
+    "adapted": AdaptedModel,
 }
 
 __all__ = ["SHARING", "SharedModel"]

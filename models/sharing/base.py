@@ -5,10 +5,12 @@ Shapes: B batch, H W height and width.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
 
+from models.accounting import count_params
 from models.spec import ModelSpec
 from models.tasks import TASKS, Task
 
@@ -34,6 +36,16 @@ class SharedModel(nn.Module, ABC):
         images = images.float() / 255 if images.dtype == torch.uint8 else images
         return (images - self.mean) / self.std
 
+    def build_head(self, task: str, shapes: Sequence[tuple[int, int, int]]) -> nn.Module:
+        """Map a task and the (C, H, W) of its D features to its head, seeded by the task's name.
+
+        So adding a task leaves the others' first weights as they were, and strategies start from the same heads.
+        """
+        reductions = [max(1, round(self.spec.backbone.size[0] / shape[1])) for shape in shapes]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch.initial_seed() ^ crc32(task.encode()))
+            return self.tasks[task].head([shape[0] for shape in shapes], reductions)
+
     @abstractmethod
     def forward(self, images: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Map images to the raw head output of each named task (all by default); shared parts run once."""
@@ -42,13 +54,25 @@ class SharedModel(nn.Module, ABC):
     def features(self, images: Tensor, task: str) -> list[Tensor]:
         """Map images to the features of one task at the end of each of the D locations."""
 
-    @abstractmethod
-    def penalty(self) -> Tensor:
-        """The strategy's own term of the objective, before λ; zero where there is none."""
+    def num_params(self) -> int:
+        """The parameters that predicting all tasks needs."""
+        return count_params(self)
+
+    def penalty(self, tasks: Sequence[str]) -> Tensor:
+        """The strategy's own term of the objective for a batch of these tasks, before λ; zero where there is none."""
+        return torch.zeros((), device=self.mean.device)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that no optimiser may pull towards zero (timm's name for it); vectors never are."""
+        return set()
+
+    def lr_scale(self, parameter: str) -> float:
+        """What the learning rate of a parameter is multiplied by."""
+        return 1.0
 
     @abstractmethod
     def start_from(self, members: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take first weights from the states of single-task networks, one for each task."""
+        """Take first weights from the states of branched networks for one task or of one branch, by name."""
 
     @abstractmethod
     def only(self, task: str) -> "SharedModel":

@@ -6,7 +6,6 @@ D locations, T tasks, B batch, C channels, H W height and width.
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +21,7 @@ class BranchedModel(SharedModel):
     """A network whose tasks share the blocks that `spec.groups` puts them in; each shared block runs once.
 
     All branches of a location start from the same weights, as they do in the paper where every one starts from the
-    pre-trained backbone; the fully split tree is then T single-task networks, the fully shared one hard sharing. Heads
-    are seeded by their task's name, so that adding a task leaves the others' first weights as they were.
+    pre-trained backbone; the fully split tree is then T single-task networks, the fully shared one hard sharing.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -41,14 +39,7 @@ class BranchedModel(SharedModel):
             for block, branches in zip(blocks, self.tree.branches, strict=True)
         )
         # By number: a task may be named as a method of torch's, "type" or "train".
-        self.heads = nn.ModuleList(self._head(name) for name in spec.task_names)
-
-    def _head(self, name: str) -> nn.Module:
-        channels = [shape[0] for shape in self.shapes]
-        reductions = [max(1, round(self.spec.backbone.size[0] / shape[1])) for shape in self.shapes]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(torch.initial_seed() ^ crc32(name.encode()))
-            return self.tasks[name].head(channels, reductions)
+        self.heads = nn.ModuleList(self.build_head(name, self.shapes) for name in spec.task_names)
 
     def forward(self, images: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         names = self.spec.task_names if tasks is None else tuple(tasks)
@@ -76,9 +67,6 @@ class BranchedModel(SharedModel):
                 states[name], feature = done[branch]
                 paths[name].append(feature)
         return paths
-
-    def penalty(self) -> Tensor:
-        return torch.zeros((), device=self.mean.device)
 
     def start_from(self, members: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Give every branch the mean of its tasks' single-task weights and running statistics, each head its own."""

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from models.accounting import additional_params, count_flops, count_params, delta_mtl
+from models.accounting import additional_params, count_flops, count_params, delta_mtl, s_score
 
 
 def test_parameters_count_once_frozen_or_not_and_buffers_never() -> None:
@@ -91,6 +91,63 @@ def test_normalisation_share_of_the_decathlon_resnet26() -> None:
 def test_a_task_with_every_layer_of_its_own_adds_the_whole_backbone() -> None:
     assert additional_params(active=90, norm=10, backbone=90, head=0) == 1
     assert additional_params(active=90, norm=10, backbone=90, head=100) == 0.5
+
+
+# Visual Decathlon: twice the fine-tuning's error, in percent (TAPS, Wallingford et al. 2022, Tab. 4).
+DOUBLED = {
+    "imagenet": 80.26,
+    "aircraft": 79.32,
+    "cifar100": 35.76,
+    "dped": 14.36,
+    "dtd": 88.94,
+    "gtsr": 4.94,
+    "flowers": 37.18,
+    "omniglot": 24.62,
+    "svhn": 6.90,
+    "ucf": 97.60,
+}
+TUNED = {task: error / 2 for task, error in DOUBLED.items()}
+TAPS_ACCURACIES = {  # λ: nine data sets, the mean with ImageNet, the S-score of these digits, the S-score as printed
+    0.25: ([66.58, 81.76, 97.07, 58.83, 99.07, 86.99, 88.79, 95.72, 51.92], 78.70, 3531.7, 3533),
+    0.5: ([62.05, 81.74, 97.13, 57.02, 98.40, 85.80, 88.96, 95.62, 49.06], 77.61, 3179.7, 3180),
+    0.75: ([62.62, 81.07, 95.77, 57.34, 98.61, 85.67, 89.00, 95.65, 49.56], 77.56, 3095.2, 3096),
+    1.0: ([63.43, 81.04, 96.99, 58.19, 98.38, 84.08, 89.16, 94.99, 51.10], 77.77, 3088.5, 3088),
+}
+
+
+@pytest.mark.parametrize("lam", TAPS_ACCURACIES)
+@pytest.mark.parametrize("unit", [1, 0.01])
+def test_s_scores_of_taps_as_its_table_4_prints_them(lam: float, unit: float) -> None:
+    """ImageNet's accuracy is not printed, the mean gives it; printed scores come of more digits than the table has."""
+    columns, mean, expected, printed = TAPS_ACCURACIES[lam]
+    accuracies = [10 * mean - sum(columns), *columns]
+    errors = {task: unit * (100 - value) for task, value in zip(DOUBLED, accuracies, strict=True)}
+    found = s_score(errors, {task: unit * error for task, error in TUNED.items()})
+    assert found == pytest.approx(expected, abs=0.06)
+    assert found == pytest.approx(printed, abs=1.5)
+
+
+def test_s_scores_of_the_reference_of_nothing_wrong_and_of_twice_the_error() -> None:
+    assert s_score(TUNED, TUNED) == pytest.approx(2500)
+    assert s_score(dict.fromkeys(TUNED, 0.0), TUNED) == 10_000
+    assert s_score(DOUBLED, TUNED) == 0
+    assert s_score(dict.fromkeys(TUNED, 100.0), TUNED) == 0
+    assert s_score({"ucf": TUNED["ucf"]}, TUNED) == pytest.approx(250), "tasks that were not asked for do not count"
+
+
+@pytest.mark.parametrize(
+    ("errors", "reference", "match"),
+    [
+        ({}, TUNED, "no task"),
+        ({"ucf": 1.0}, {}, "'ucf'.*needs a reference error above 0"),
+        ({"ucf": 1.0}, {"ucf": 0.0}, "'ucf'.*needs a reference error above 0"),
+    ],
+)
+def test_s_score_names_the_task_without_a_reference(
+    errors: dict[str, float], reference: dict[str, float], match: str
+) -> None:
+    with pytest.raises(ValueError, match=match):
+        s_score(errors, reference)
 
 
 HIGHER = {"semseg": True, "depth": False}

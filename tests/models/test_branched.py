@@ -184,7 +184,7 @@ def test_bytes_and_floats_are_the_same_images() -> None:
         :, None, None
     ]
     torch.testing.assert_close(normal, expected)
-    assert float(model.penalty()) == 0
+    assert float(model.penalty(["a"])) == 0
 
 
 @pytest.mark.parametrize("name", ["type", "keys", "items", "train", "a.b", "forward", "größe", "two words"])
