@@ -146,6 +146,41 @@ class Branched(Settings):
     exhaustive: bool = False
 
 
+class Taps(Settings):
+    """A base adapted to tasks, once for each task, λ and learning rate; the baselines on the same schedule.
+
+    base                shared = the fully shared tree of all tasks (the paper's memory-efficient joint variant); or a
+                        task, for its single-task network; or pretrained = timm's weights
+    lams                every λ to try; none leaves the strategy out of the study
+    tasks               those to adapt to; by default all but the base's own
+    joint               one network for all tasks, whose base trains with them (Eq. 4), in place of one network per task
+    gated               glob patterns over the backbone's layer names; the last that matches decides, "!" leaves out
+    score_lr            the scores' learning rate, as a multiple of the weights'
+    weight_decay        of δ, of the baselines' weights and of heads
+    baselines           names in models/adaptation; `baseline_settings` holds their own settings
+    budget              the chosen λ is the best on validation among those that add at most this share of parameters
+    reference_errors    of tasks, for the S-score; by default those of fine-tuning, where it is a baseline
+    """
+
+    base: str = "shared"
+    tasks: list[str] = []
+    joint: bool = False
+    lams: list[Annotated[float, Field(ge=0)]] = [0.25, 1.0]
+    lrs: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [5e-3]
+    epochs: Positive = 10
+    optimiser: Literal["adamw", "sgd", "lamb"] = "sgd"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    gated: Annotated[list[str], Field(min_length=1)] = ["*", "!*patch_embed*"]
+    threshold: Annotated[float, Field(gt=0)] = 0.1
+    score: Annotated[float, Field(gt=0)] = 0.15
+    score_lr: Annotated[float, Field(gt=0)] = 1.0
+    lam_warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    baselines: list[str] = []
+    baseline_settings: dict[str, dict[str, float]] = {}
+    budget: Annotated[float, Field(ge=0)] | None = None
+    reference_errors: dict[str, Annotated[float, Field(gt=0)]] = {}
+
+
 class Report(Settings):
     samples: Positive = 6
 
@@ -166,6 +201,7 @@ class Config(Settings):
     affinity: Affinity
     trees: Trees
     branched: Branched
+    taps: Taps
     report: Report
 
 
@@ -229,6 +265,13 @@ def _wrong_names(raw: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
         if isinstance(item.get("dataset"), str) and item["dataset"] not in datasets:
             known = [str(key) for key in datasets]
             yield ("tasks", name, "dataset"), f"no data set {item['dataset']!r}. {nearest(item['dataset'], known)}"
+    taps, known = _section(raw, "taps"), [str(key) for key in tasks]
+    base, asked = taps.get("base"), taps.get("tasks")
+    if isinstance(base, str) and base not in ("shared", "pretrained", *known):
+        yield ("taps", "base"), f"no base {base!r}. {nearest(base, ['shared', 'pretrained', *known])}"
+    for place, name in enumerate(asked if isinstance(asked, list) else []):
+        if isinstance(name, str) and name not in known:
+            yield ("taps", "tasks", place), f"no task {name!r}. {nearest(name, known)}"
 
 
 def _section(raw: Any, key: str) -> Mapping[str, Any]:

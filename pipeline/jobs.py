@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from models.spec import BackboneSpec, ModelSpec, TaskSpec
 from pipeline.artifacts import DatasetManifest, digest, digest_files
@@ -16,10 +17,10 @@ from pipeline.settings_file import nearest
 
 # What decides a result once data and settings are given.
 SOURCES = (
-    "models/sharing/*.py",
-    "models/tasks/*.py",
+    *(f"models/{folder}/*.py" for folder in ("adaptation", "sharing", "tasks")),
     *(f"models/{name}.py" for name in ("accounting", "backbone", "batch_norm", "branch_tree", "bundle")),
-    *(f"models/{name}.py" for name in ("heads", "loss_weights", "spec", "thin_vgg")),
+    *(f"models/{name}.py" for name in ("bundle_files", "decathlon_resnet", "deltas", "gating", "heads")),
+    *(f"models/{name}.py" for name in ("loss_weights", "spec", "taps_bundle", "thin_vgg")),
     *(
         f"pipeline/{name}.py"
         for name in ("augment", "decoding", "evaluate", "loading", "loop", "optimise", "step", "training_state")
@@ -34,7 +35,8 @@ class TrainJob:
     `datasets` are (name, fingerprint, weight of being drawn). `reference` holds the single-task networks' validation
     metrics, against which a network for several tasks picks its best epoch; a network for one task needs none.
     `start` names the jobs of tasks whose weights it starts from (task, key); without them it starts from the backbone.
-    `loss_weights` is a key of `models.loss_weights.LOSS_WEIGHTS`. `name` is for people and does not count.
+    `loss_weights` is a key of `models.loss_weights.LOSS_WEIGHTS`. `lam` is the λ before the network's own penalty, zero
+    in the first `lam_warmup` epochs. `name` is for people and does not count.
     """
 
     name: str
@@ -45,6 +47,8 @@ class TrainJob:
     reference: tuple[tuple[str, float], ...] = ()
     start: tuple[tuple[str, str], ...] = ()
     loss_weights: str = "fixed"
+    lam: float = 0.0
+    lam_warmup: int = 0
 
     def __post_init__(self) -> None:
         if len(self.model.tasks) > 1 and {name for name, _ in self.reference} != set(self.model.task_names):
@@ -139,16 +143,44 @@ def train_job(
     reference: Mapping[str, float] | None = None,
     start: Mapping[str, str] | None = None,
     loss_weights: str = "fixed",
+    train: Train | None = None,
+    lam: float = 0.0,
+    lam_warmup: int = 0,
 ) -> TrainJob:
-    """Map a network to the job that trains it on its tasks' data sets under `train`."""
+    """Map a network to the job that trains it on its tasks' data sets, under the study's `train` or another."""
     used = dict.fromkeys(task.dataset for task in model.tasks)
     return TrainJob(
         name=name,
         model=model,
         datasets=tuple((data, manifests[data].fingerprint, config.datasets[data].weight) for data in used),
-        train=config.train,
+        train=train or config.train,
         seed=seed,
         reference=tuple(sorted((reference or {}).items())),
         start=tuple(sorted((start or {}).items())),
         loss_weights=loss_weights,
+        lam=lam,
+        lam_warmup=lam_warmup,
+    )
+
+
+def tree_job(
+    config: Config,
+    manifests: Mapping[str, DatasetManifest],
+    groups: Sequence[Sequence[int]],
+    single: Mapping[str, Mapping[str, Any]],
+    *,
+    name: str,
+    seed: int,
+) -> TrainJob:
+    """Map a tree of all tasks to the job that trains it; `single` is what `pretrain` says of each task's network."""
+    members = config.branched.start == "members"
+    return train_job(
+        config,
+        manifests,
+        model_spec(config, manifests, task_specs(config, manifests), groups),
+        name=f"{name}-s{seed}",
+        seed=seed,
+        reference={task: row["val"] for task, row in single.items()},
+        start={task: row["job"] for task, row in single.items()} if members else {},
+        loss_weights=config.branched.loss_weights,
     )

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from models import bundle
-from models.accounting import count_flops, count_params, delta_mtl
+from models.accounting import count_flops, delta_mtl
 from models.sharing import SharedModel
 from pipeline.evaluate import network_metrics
 from pipeline.jobs import TrainJob
@@ -79,7 +79,7 @@ def conclude(job: TrainJob, site: Site) -> dict[str, Any]:
         "val": dict(kept.val),
         "test": test,
         "weights": dict(kept.weights),
-        "params": count_params(network),
+        "params": network.num_params(),
         "flops": count_flops(network, images),
         "seconds": sum(record.seconds for record in history),
     }
@@ -93,7 +93,7 @@ def _epoch(job: TrainJob, site: Site, run: TrainingState, feed: Feed, last: int,
     loader = feed.loader(run.step, last, workers=site.loader_workers, pin=device.type == "cuda")
     for batch in loader:
         for group in run.optimiser.param_groups:
-            group["lr"] = learning_rate(job.train, run.step, feed.steps_per_epoch)
+            group["lr"] = learning_rate(job.train, run.step, feed.steps_per_epoch) * group["lr_scale"]
         torch.manual_seed((job.seed * 1_000_003 + run.step) * 4099 + site.rank)  # dropout's draws, the same on resuming
         take_step(job, site, run, batch.to(device))
         run.step += 1

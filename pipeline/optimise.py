@@ -8,20 +8,30 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.optim import Optimizer
 
+from models.sharing import SharedModel
 from pipeline.config import Train
 
 
-def build_optimiser(network: nn.Module, train: Train, more: Sequence[nn.Parameter] = ()) -> Optimizer:
-    """Map settings to an optimiser; weight decay spares biases, normalisation layers and `more`, parameters beside."""
+def build_optimiser(network: SharedModel, train: Train, more: Sequence[nn.Parameter] = ()) -> Optimizer:
+    """Map settings to an optimiser of all that trains, and of `more`, parameters beside the network.
+
+    Weight decay spares vectors (biases, normalisation layers, scores), what the network names, and `more`. A group's
+    `lr_scale` is what its learning rate is multiplied by.
+    """
     fused: dict[str, Any] = {} if train.optimiser == "lamb" else {"fused": True}
     # timm's "sgd" is Nesterov's, which has no meaning without a momentum; its "momentum" is the plain one.
-    name = "momentum" if train.optimiser == "sgd" and not train.momentum else train.optimiser
-    optimiser = create_optimizer_v2(
-        network, opt=name, lr=train.lr, weight_decay=train.weight_decay, momentum=train.momentum, **fused
-    )
+    opt = "momentum" if train.optimiser == "sgd" and not train.momentum else train.optimiser
+    spared, groups = network.no_weight_decay(), dict[tuple[float, float], list[nn.Parameter]]()
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decay = train.weight_decay if parameter.ndim > 1 and name not in spared else 0.0
+            groups.setdefault((decay, network.lr_scale(name)), []).append(parameter)
     if more:
-        optimiser.add_param_group({"params": list(more), "weight_decay": 0.0})
-    return optimiser
+        groups.setdefault((0.0, 1.0), []).extend(more)
+    listed = [
+        {"params": members, "weight_decay": decay, "lr_scale": scale} for (decay, scale), members in groups.items()
+    ]
+    return create_optimizer_v2(listed, opt=opt, lr=train.lr, momentum=train.momentum, **fused)
 
 
 def learning_rate(train: Train, step: int, steps_per_epoch: int) -> float:

@@ -17,7 +17,7 @@ class Diverged(ValueError):
 
 
 def take_step(job: TrainJob, site: Site, run: TrainingState, batch: Batch) -> None:
-    """One step on the weighed losses + penalty, each loss the mean over the global batch's labels."""
+    """One step on the weighed losses + λ x penalty, each loss the mean over the global batch's labels."""
     names = tasks_on(batch.dataset, run.network.tasks)
     images = batch.images.to(memory_format=torch.channels_last) if site.channels_last else batch.images
     with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=uses_bf16(job, site)):
@@ -30,7 +30,9 @@ def take_step(job: TrainJob, site: Site, run: TrainingState, batch: Batch) -> No
     # DDP averages gradients over ranks, so a rank's share of a global mean is scaled up by the number of ranks.
     losses = sums * site.world / counts.clamp(min=1)
     places = [job.model.task_names.index(name) for name in names]
-    objective = run.weighing(losses, places) + run.network.penalty()
+    objective = run.weighing(losses, places)
+    if job.lam and len(run.history) >= job.lam_warmup:
+        objective = objective + job.lam * run.network.penalty(names)
     run.optimiser.zero_grad(set_to_none=True)
     objective.backward()
     if site.world > 1:

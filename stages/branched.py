@@ -12,19 +12,10 @@ from typing import Any
 
 from models.branch_tree import BranchTree, Partition
 from models.tree_search import enumerate_trees
-from pipeline.artifacts import (
-    ARTIFACTS,
-    TRIALS,
-    DatasetManifest,
-    read_json,
-    read_manifests,
-    write_json,
-    write_table,
-    writing,
-)
-from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
+from pipeline.artifacts import ARTIFACTS, TRIALS, read_json, read_manifests, write_json, write_table, writing
+from pipeline.jobs import tree_job
 from pipeline.results import copy_result, cost_against_delta, delta_of, read_affinity, trials
-from stages.session import Session, session, start
+from stages.session import session, start
 from stages.training import train_jobs
 
 Result = Mapping[str, Any]
@@ -46,7 +37,13 @@ def main() -> None:
         plan = read_json(ARTIFACTS / "trees" / "chosen.json")
         chosen = [_chosen(item) for item in plan["trees"]]
         trees = [*chosen, *(_others(plan) if at.config.branched.exhaustive else [])]
-        jobs = {tree.name: _jobs(at, tree, manifests, single) for tree in trees}
+        jobs = {
+            tree.name: [
+                tree_job(at.config, manifests, tree.groups, single, name=tree.name, seed=seed)
+                for seed in at.config.branched.seeds
+            ]
+            for tree in trees
+        }
         costs = {job.name: tree.cost for tree in trees for job in jobs[tree.name]}
         results = train_jobs(
             at,
@@ -95,28 +92,6 @@ def _others(plan: Mapping[str, Any]) -> list[Tree]:
         Tree(name=f"tree-{number:03d}", request="", groups=tree.groups, cost=tree.cost(affinities))
         for number, tree in enumerate(allowed, 1)
         if tree.groups not in taken
-    ]
-
-
-def _jobs(
-    at: Session, tree: Tree, manifests: Mapping[str, DatasetManifest], single: Mapping[str, Any]
-) -> list[TrainJob]:
-    """One job a seed."""
-    settings = at.config.branched
-    spec = model_spec(at.config, manifests, task_specs(at.config, manifests), tree.groups)
-    start_from = {name: row["job"] for name, row in single.items()} if settings.start == "members" else {}
-    return [
-        train_job(
-            at.config,
-            manifests,
-            spec,
-            name=f"{tree.name}-s{seed}",
-            seed=seed,
-            reference={name: row["val"] for name, row in single.items()},
-            start=start_from,
-            loss_weights=settings.loss_weights,
-        )
-        for seed in settings.seeds
     ]
 
 

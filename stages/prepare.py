@@ -5,12 +5,14 @@ artifacts/prepare/<data set>/{train,val,test}/*.arrow and manifest.json.
 """
 
 from pipeline.artifacts import write_manifests, writing
-from pipeline.preflight import check_study
 from pipeline.preparing import declare, open_source, prepare_dataset
 from stages.session import session, start
 
 
 def main() -> None:
+    # Each process that encodes images imports this file: it needs no torch.
+    from pipeline.preflight import check_study
+
     with session("prepare") as at:
         sources = {name: open_source(name, at.config, at.machine) for name in at.config.datasets}
         declared = {name: declare(name, at.config, source) for name, source in sources.items()}

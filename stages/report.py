@@ -11,7 +11,7 @@ from pipeline.report.figures import draw_figures
 from pipeline.report.page import picture_of, png_of, render_page
 from pipeline.report.samples import draw_contact_sheets, draw_samples
 from pipeline.report.study import read_study
-from pipeline.report.tables import SUMMARY, headline_metrics, result_lines, summary_rows, wide_rows, write_csv
+from pipeline.report.tables import SUMMARY, data_tables, headline_metrics, result_lines, summary_rows, write_csv
 from stages.session import revision, session, start
 
 
@@ -29,7 +29,8 @@ def main() -> None:
                 (folder / "figures" / f"{drawing.stem}.png").write_bytes(png)
                 write_csv(folder / "tables" / f"{drawing.stem}.csv", drawing.rows)
                 pictures.append(picture_of(drawing, png))
-            write_csv(folder / "tables" / "results.csv", wide_rows(study, lines))
+            for stem, rows in data_tables(study, lines):
+                write_csv(folder / "tables" / f"{stem}.csv", rows)
             write_table(folder / "summary.parquet", summary_rows(study, lines), SUMMARY)
             write_json(folder / "metrics.json", headline_metrics(study))
             (folder / "index.html").write_text(render_page(study, pictures, revision()), encoding="utf-8")

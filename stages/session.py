@@ -32,7 +32,8 @@ class Session:
 
 def start(main: Callable[[], None]) -> None:
     """Run a stage's main; errors of the user's come as one message without a traceback, a crash with where it was."""
-    faulthandler.enable()
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)
     try:
         main()
     except ValueError as error:

@@ -98,11 +98,17 @@ def test_runner_and_tracking_never_meet() -> None:
     assert runner not in closure(tracking)
 
 
-@pytest.mark.parametrize("start", ["config", "datasets.base", "artifacts", "preparing", "storage", "tracking"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        *(f"pipeline.{part}" for part in ("config", "datasets.base", "artifacts", "preparing", "storage", "tracking")),
+        "stages.prepare",
+    ],
+)
 def test_no_torch_where_none_is_needed(start: str) -> None:
-    """What only reads settings, files or tracking must start at once."""
-    (*_, path) = sorted(files_of(f"pipeline.{start}"), key=lambda p: len(p.parts))
-    path = file_of(f"pipeline.{start}") or path
+    """What only reads settings, files or tracking must start at once; `prepare` starts in each of its processes."""
+    (*_, path) = sorted(files_of(start), key=lambda p: len(p.parts))
+    path = file_of(start) or path
     for reached in closure(path, module_level=True):
         heavy = {module.split(".")[0] for module in imports(reached, module_level=True)}
         assert not heavy & {"torch", "torchvision", "timm", "torchmetrics"}, name(reached)

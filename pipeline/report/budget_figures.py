@@ -1,20 +1,21 @@
 """Trained trees and the Pareto front -> figures of size, cost and Δ_MTL."""
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, cycle
 from statistics import mean, stdev
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from pipeline.report.found_trees import Groups, TrainedTree, TrainedTrees, gap
+from pipeline.report.number_texts import large_text, number_text, p_text
 from pipeline.report.point_labels import Point, label_points
-from pipeline.report.study import Row, Study
+from pipeline.report.study import Row, Study, distinct
 from pipeline.report.style import INK, MUTED, PALE, WIDTH, Drawing, network_colours, panels
-from pipeline.report.tables import large_text, number_text, p_text
 
 DELTA = r"$\Delta_\mathrm{MTL}$"
 MARKERS = {"shared": "s", "split": "D"}
+FURTHER = "^vP"  # of the strategies beside the trees
 UNITS = {"params": ("parameters, millions", 1e6), "flops": ("multiply-adds, millions", 2e6)}  # name, and divisor
 CHANCE = 0.05  # p from which on a correlation counts as nothing
 
@@ -32,7 +33,8 @@ def parameters_figure(study: Study) -> Drawing:
         if tree.groups in _labels(study):
             val = mean(tree.delta_mtl_val)
             axes.plot(tree.params / 1e6, val, "o", mfc="white", mec=MUTED, markersize=5, zorder=2.4)
-    label_points(axes, named)
+    further, further_handles = _draw_further(axes, study)
+    label_points(axes, [*named, *further])
     handles = [
         Line2D([], [], color=MUTED, marker="o", markerfacecolor=INK, markeredgecolor=INK, label="chosen per budget"),
         Line2D([], [], color=INK, marker="s", linestyle="none", label="fully shared"),
@@ -41,7 +43,7 @@ def parameters_figure(study: Study) -> Drawing:
         Line2D([], [], mec=MUTED, mfc="white", marker="o", color="none", label="chosen, on validation"),
         Line2D([], [], color=PALE, marker="o", linestyle="none", label="other trained trees"),
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=6)
+    figure.legend(handles=handles + further_handles, loc="outside upper left", ncols=6)
     axes.set_xlabel("parameters, millions")
     axes.set_ylabel(f"{DELTA} on test, %", parse_math=True)
     return Drawing(
@@ -49,9 +51,10 @@ def parameters_figure(study: Study) -> Drawing:
         section="budget",
         caption=f"Parameters against Δ_MTL on test: {trained_words(study.trained)}. The line joins the trees chosen for"
         " rising budgets; 0 is the set of single-task networks. Hollow: Δ_MTL on validation, from which the epoch was"
-        f" picked. {_spread_words(study)}",
+        f" picked.{_further_words(study)} {_spread_words(study)}",
         figure=figure,
-        rows=[row | {"delta_mtl": delta, "delta_mtl_val": val, "job": job} for row, delta, val, job in _runs(study)],
+        rows=[row | {"delta_mtl": delta, "delta_mtl_val": val, "job": job} for row, delta, val, job in _runs(study)]
+        + list(_further_rows(study)),
     )
 
 
@@ -171,6 +174,40 @@ def _draw_trees(axes: Axes, study: Study, xs: dict[Groups, float]) -> list[Point
             named.append(Point(x=x, y=y, text=labels[tree.groups], spread=_spread(tree) or 0.0))
     axes.margins(x=0.08, y=0.18)
     return named
+
+
+def _draw_further(axes: Axes, study: Study) -> tuple[list[Point], list[Line2D]]:
+    """Draw the networks of the other strategies, joined by size, hollow on validation; give back names and legend."""
+    points, handles, colours = [], [], network_colours(study.networks)
+    for marker, chapter in zip(cycle(FURTHER), study.chapters, strict=False):
+        pairs = sorted(distinct(chapter.networks()), key=lambda pair: pair[0].params)
+        if not pairs:
+            continue
+        xs = [network.params / 1e6 for network, _ in pairs]
+        ys = [mean(study.deltas(network)) for network, _ in pairs]
+        vals = [mean(study.deltas(network, "val")) for network, _ in pairs]
+        axes.plot(xs, ys, color=MUTED, linewidth=1.2, linestyle=(0, (4, 2)), zorder=2.5)
+        axes.plot(xs, vals, marker, mfc="white", mec=MUTED, markersize=5, zorder=2.4)
+        for (network, label), x, y in zip(pairs, xs, ys, strict=True):
+            axes.plot(x, y, marker, color=colours[network.name], markersize=9, zorder=4)
+            points.append(Point(x=x, y=y, text=label))
+        points += [Point(x=x, y=val, text="") for x, val in zip(xs, vals, strict=True)]
+        handles.append(Line2D([], [], color=INK, marker=marker, linestyle="none", label=chapter.label))
+    return points, handles
+
+
+def _further_words(study: Study) -> str:
+    names = [chapter.label for chapter in study.chapters if chapter.networks()]
+    return f" Dashed: the networks of {' and of '.join(names)}, by size." if names else ""
+
+
+def _further_rows(study: Study) -> Iterator[dict]:
+    for chapter in study.chapters:
+        for network, label in distinct(chapter.networks()):
+            sizes = {"params": network.params, "flops": network.flops, "cost": None}
+            for delta, val in zip(study.deltas(network), study.deltas(network, "val"), strict=True):
+                found = {"delta_mtl": delta, "delta_mtl_val": val, "job": " ".join(network.keys)}
+                yield {"name": network.name, "chosen": label} | sizes | found
 
 
 def _labels(study: Study) -> dict[Groups, str]:

@@ -7,9 +7,10 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from pipeline.report.study import Network, Study
+from pipeline.report.network import Network
+from pipeline.report.number_texts import percent_text
+from pipeline.report.study import Study, distinct
 from pipeline.report.style import INK, MANY, WIDTH, Drawing, panels, short, task_colours
-from pipeline.report.tables import percent_text
 
 
 def changes_figure(study: Study) -> Drawing:
@@ -36,7 +37,7 @@ def changes_figure(study: Study) -> Drawing:
 
 
 def _bars(study: Study) -> Figure:
-    pairs = study.distinct()
+    pairs = distinct(study.networks)
     columns = min(len(pairs), 5)
     height = 1.0 + 0.24 * len(study.tasks)
     figure, axes = panels(len(pairs), columns=columns, size=(WIDTH / columns, height), sharex=True, sharey=True)
@@ -71,7 +72,7 @@ def _bars(study: Study) -> Figure:
 
 def _strip(study: Study) -> Figure:
     """A row of cells for each network, a column for each task; a few large changes do not set the colours."""
-    pairs = study.distinct()
+    pairs = distinct(study.networks)
     changes = [[_changes(study, network, task) for task in study.tasks] for network, _ in pairs]
     changes = [[*row, study.deltas(network)] for row, (network, _) in zip(changes, pairs, strict=True)]
     values = np.array([[mean(seeds) for seeds in row] for row in changes])

@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from pipeline.report.affinity_figures import affinity_curves, affinity_maps
 from pipeline.report.budget_figures import cost_figure, front_figure, parameters_figure
 from pipeline.report.change_figures import changes_figure
-from pipeline.report.study import SINGLE, Baseline, Row, Study
+from pipeline.report.network import SINGLE, Row
+from pipeline.report.study import Baseline, Study, distinct
 from pipeline.report.style import (
     MANY,
     MUTED,
@@ -38,6 +39,8 @@ def draw_figures(study: Study) -> Iterator[Drawing]:
             yield affinity_maps(study)
             yield affinity_curves(study)
         yield tree_figure(study)
+        for chapter in study.chapters:
+            yield from chapter.drawings()
         yield learning_curves(study)
         yield changes_figure(study)
 
@@ -54,7 +57,7 @@ def learning_curves(study: Study) -> Drawing:
         curves[row["task"], row["name"]][row["epoch"]].append(row["value"])
     colours = network_colours(study.networks)
     lines = [(SINGLE, "single-task", "-", None)]
-    lines += [(network.name, label, line_style(network), network) for network, label in study.distinct()]
+    lines += [(network.name, label, line_style(network), network) for network, label in distinct(study.trees)]
     for axis, (task, baseline) in zip(axes, study.baselines.items(), strict=True):
         for name, label, style, network in lines:
             curve = curves[task, name]

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.report.network import Row
+
 Groups = tuple[tuple[int, ...], ...]
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

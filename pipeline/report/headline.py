@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from statistics import mean, stdev
 
 from models.branch_tree import BranchTree
-from pipeline.report.found_trees import gap
-from pipeline.report.study import Groups, Network, Study
+from pipeline.report.found_trees import Groups, gap
+from pipeline.report.network import Network
+from pipeline.report.number_texts import count_text, large_text, percent_text, value_text
+from pipeline.report.study import Study, distinct
 from pipeline.report.style import MANY
-from pipeline.report.tables import best_on_validation, count_text, large_text, percent_text, value_text
+from pipeline.report.tables import best_on_validation
 
 GENERATED = "scenes"  # the reader whose images are drawn by a program
 CLOSE = 10.0  # percent: a single-task network this near to the trivial predictor has learned little
@@ -43,18 +45,18 @@ def _branches(members: tuple[tuple[int, ...], ...], tasks: list[str]) -> str:
 
 def recommendations(study: Study) -> Iterator[tuple[str, str, str]]:
     """Yield for each budget its label, the tree in words with its result, and a caveat (empty where there is none)."""
-    for network in study.networks:
+    for network in study.trees:
         if not network.request:
             continue
         val = percent_text(mean(study.deltas(network, "val")))
-        words = tree_words(network.groups, study.tasks)
+        words = tree_words(study.search.chosen[network.name].groups, study.tasks)
         size = f"{count_text(network.params)} parameters"
         text = f"{size}, Δ_MTL {_delta(study, network)} % on test ({val} % on validation). {_capital(words)}."
         yield network.label, text, _caveat(study, network)
 
 
 def _caveat(study: Study, network: Network) -> str:
-    twins = [other.name for other in study.networks if other.keys == network.keys and other.name in ("shared", "split")]
+    twins = [other.name for other in study.trees if other.keys == network.keys and other.name in ("shared", "split")]
     if twins:
         return f"This is the fully {twins[0]} network."
     score = mean(study.deltas(network, "val"))
@@ -70,7 +72,7 @@ def _caveat(study: Study, network: Network) -> str:
 
 def lead(study: Study) -> str:
     """What was compared, how the trees were found, and which network is best by validation."""
-    best, networks = best_on_validation(study), study.distinct()
+    best, networks = best_on_validation(study), distinct(study.networks)
     label = next(label for network, label in networks if network.keys == best.keys)
     counts = [(len(study.tasks), "task"), (study.config.backbone.locations, "location")]
     tasks, locations = (_number(count, word) for count, word in counts)
@@ -105,14 +107,14 @@ def notes(study: Study) -> Iterator[str]:
     made = [name for name, item in study.config.datasets.items() if item.reader == GENERATED]
     if made:
         yield f"{', '.join(made)}: generated data. It shows that the pipeline works and says nothing about real images."
-    seeds = min(len(network.seeds) for network in study.networks)
+    seeds = min(len(network.seeds) for network in study.trees)
     if seeds == 1:
         yield (
             "One seed per network: how far results differ from seed to seed is not known, and differences that are not"
             " larger than that prove nothing; it may well be a few percent. Set branched.seeds to several to see it."
         )
     else:
-        noise = mean(stdev(study.deltas(network)) for network, _ in study.distinct())
+        noise = mean(stdev(study.deltas(network)) for network, _ in distinct(study.trees))
         yield (
             f"{seeds} seeds per tree; from seed to seed Δ_MTL varies by {noise:.1f} points (standard deviation, mean of"
             " the trees): smaller differences prove nothing. The single-task networks that all are compared with have"

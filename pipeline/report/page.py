@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -17,13 +16,17 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from pipeline.config import Config
+from pipeline.report.chapter import Job
 from pipeline.report.headline import lead, notes, recommendations
-from pipeline.report.study import SINGLE, TRIVIAL, Study
+from pipeline.report.network import SINGLE, TRIVIAL
+from pipeline.report.number_texts import count_text, percent_text, value_text
+from pipeline.report.study import Study, distinct
 from pipeline.report.style import Drawing, task_colours
-from pipeline.report.tables import Line, best_values, count_text, percent_text, result_lines, tree_rows, value_text
+from pipeline.report.tables import Line, best_values, result_lines, tree_rows
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow", "dvc", "pyarrow", "matplotlib")
 WIDE = 8  # tasks up to which the results table has a column for each; above it a row for each
+COLUMNS = 12  # up to which a strategy's table stands as it is; above it rows and columns change places
 DOTS = 150  # per inch
 LARGE = 700_000  # bytes from which on a figure goes into the page as JPEG: photographs make large PNGs
 
@@ -74,6 +77,7 @@ def render_page(study: Study, pictures: Sequence[Picture], revision: str) -> str
         lines=lines,
         trees=tree_rows(study),
         wide=WIDE,
+        columns=COLUMNS,
         best=_best(study, lines),
         several=any(line.seeds > 1 for line in lines),
         baseline_names=(TRIVIAL, SINGLE),
@@ -132,9 +136,11 @@ def _best(study: Study, lines: Sequence[Line]) -> Mapping[str, set[str]]:
     }
 
 
-def _jobs(study: Study) -> Iterator[Mapping[str, Any]]:
-    """Every trained job once: what it trained, its key, its seconds (over all seeds), its kept epoch."""
+def _jobs(study: Study) -> Iterator[Job]:
+    """Every trained job once; the seeds of a tree together."""
     for task, row in study.baselines.items():
-        yield {"name": f"{task}, alone", "keys": [row.job], "seconds": row.seconds, "epochs": [row.epoch]}
-    for network, label in study.distinct():
-        yield {"name": label, "keys": network.keys, "seconds": network.seconds, "epochs": network.epochs}
+        yield Job(name=f"{task}, alone", keys=(row.job,), seconds=row.seconds, epochs=(row.epoch,))
+    for network, label in distinct(study.trees):
+        yield Job(name=label, keys=network.keys, seconds=network.seconds, epochs=network.epochs)
+    for chapter in study.chapters:
+        yield from chapter.jobs()

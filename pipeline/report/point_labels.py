@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 LETTER, LINE = 0.078, 0.15  # width of a bold letter and height of a line at FONT points
 FONT = 8.5
 MARKER, BAR = 0.08, 0.04  # half the width of a marker and of an error bar
-ROOM = (0.93, 0.8)  # share of the figure that the axes take
+ROOM = (0.93, 0.8)  # share of the figure, or of a panel of it, that the axes take
 SIDES = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1), (0, 2), (0, -2))
 
 Box = tuple[float, float, float, float]
@@ -20,7 +20,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A point with a name; `spread` is half the length of its error bar."""
+    """A point with a name, or without one where it only takes its place; `spread` is half its error bar's length."""
 
     x: float
     y: float
@@ -28,12 +28,15 @@ class Point:
     spread: float = 0.0
 
 
-def label_points(axes: Axes, points: Sequence[Point]) -> None:
-    """Write the points' names, from left to right each at the first side of its point that is free."""
-    figure = axes.figure.get_size_inches()  # pyright: ignore[reportAttributeAccessIssue]
-    size = (figure[0] * ROOM[0], figure[1] * ROOM[1])
+def label_points(axes: Axes, points: Sequence[Point], panel: tuple[float, float] | None = None) -> None:
+    """Write the points' names, from left to right each at the first side of its point that is free.
+
+    `panel` is the size of the axes with their own labels in inches; without it they have the figure to themselves.
+    """
+    width, height = panel or axes.figure.get_size_inches()  # pyright: ignore[reportAttributeAccessIssue]
+    size = (width * ROOM[0], height * ROOM[1])
     taken = [box for point in points for box in _boxes(axes, point, size)]
-    for point in sorted(points, key=lambda point: (point.x, point.y)):
+    for point in sorted((point for point in points if point.text), key=lambda point: (point.x, point.y)):
         candidates = [_text_box(axes, point, side, size) for side in SIDES]
         box = min(candidates, key=lambda box: sum(_overlap(box, other) for other in taken) + _outside(box, size))
         taken.append(box)
@@ -53,7 +56,10 @@ def label_points(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _inches(axes: Axes, x: float, y: float, size: tuple[float, float]) -> tuple[float, float]:
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    # On a logarithmic axis even steps in inches are even factors.
+    scale = axes.transScale.transform  # pyright: ignore[reportAttributeAccessIssue]
+    corners = zip(axes.get_xlim(), axes.get_ylim(), strict=True)
+    (left, bottom), (right, top), (x, y) = (scale(place) for place in (*corners, (x, y)))
     return (x - left) / (right - left) * size[0], (y - bottom) / (top - bottom) * size[1]
 
 

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from pipeline.report.contact_sheet import GAP, Box, blank_sheet, place_picture
+from pipeline.report.number_texts import value_text
 from pipeline.report.style import GRID, INK, MUTED, WIDTH, short, task_colours
-from pipeline.report.tables import value_text
 
 MARGIN = 1.25  # left of the images, for names
 GOOD, BAD = "#00795a", "#b34700"

@@ -12,8 +12,9 @@ from pipeline.artifacts import shards
 from pipeline.jobs import task_specs
 from pipeline.loading import Split
 from pipeline.report.contact_sheet import contact_sheet, describe
+from pipeline.report.network import Network
 from pipeline.report.sample_sheets import Cell, Strip, picture_sheet, small_print
-from pipeline.report.study import Network, Study
+from pipeline.report.study import Study
 from pipeline.report.style import STYLE, Drawing, short
 
 ACROSS, TASKS, SHEETS = 6, 5, 12  # samples and tasks of one sheet; sheets of a data set
@@ -28,7 +29,7 @@ def median_network(networks: Sequence[Network]) -> Network:
 
 def draw_samples(study: Study, base: Path) -> Iterator[Drawing]:
     """Map a study and its folder of artifacts to sheets of test images with targets and predictions."""
-    network = median_network(study.networks)
+    network = median_network(study.trees)
     tree = load(base / network.strategy / f"{network.name}-s{network.seeds[0]}")
     specs = task_specs(study.config, study.manifests)
     for dataset in dict.fromkeys(spec.dataset for spec in specs):

@@ -1,16 +1,20 @@
 """What the stages left -> one value that tables, figures and page are made from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from models.accounting import delta_mtl
 from pipeline.artifacts import DatasetManifest, read_json, read_manifests, read_table
 from pipeline.config import Config
-from pipeline.report.found_trees import ChosenTree, Groups, Row, Search, TrainedTrees, read_search, read_trained
+from pipeline.report.chapter import Chapter
+from pipeline.report.found_trees import ChosenTree, Search, TrainedTrees, read_search, read_trained
+from pipeline.report.network import BRANCHED, SINGLE, Network, Row
+from pipeline.report.taps import read_taps_chapter
 
-BRANCHED = "branched"  # the stage whose networks become rows
-SINGLE, TRIVIAL = "single-task", "trivial"
+# The strategies beside the trees: each maps the folder of all artifacts and the study's tasks to its chapter, or to
+# None where it was not trained.
+CHAPTERS: Mapping[str, Callable[[Path, Sequence[str]], Chapter | None]] = {"taps": read_taps_chapter}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,37 +43,27 @@ class Baseline:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
-    """One network for all tasks, trained once per seed; `val` and `test` hold a value per seed, in that order."""
-
-    name: str
-    label: str
-    strategy: str
-    request: str
-    groups: Groups
-    params: int
-    flops: int
-    seconds: float
-    seeds: tuple[int, ...]
-    keys: tuple[str, ...]
-    epochs: tuple[int, ...]
-    val: Mapping[str, tuple[float, ...]]
-    test: Mapping[str, tuple[float, ...]]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Study:
-    """All results: `trials` holds the single-task networks' epochs under the name `single-task`."""
+    """All results: of the trees, and in `chapters` of the other strategies that were trained.
+
+    `trials` holds the trees' epochs, and those of the single-task networks under the name `single-task`.
+    """
 
     config: Config
     manifests: Mapping[str, DatasetManifest]
     baselines: Mapping[str, Baseline]
-    networks: Sequence[Network]
+    trees: Sequence[Network]
     affinity: Sequence[Row]
     search: Search
     front: Sequence[Row]
     trained: TrainedTrees
     trials: Sequence[Row]
+    chapters: Sequence[Chapter] = ()
+
+    @property
+    def networks(self) -> list[Network]:
+        """The networks for all tasks: the trees, then those of the other strategies."""
+        return [*self.trees, *(network for chapter in self.chapters for network in chapter.networks())]
 
     @property
     def tasks(self) -> list[str]:
@@ -89,13 +83,14 @@ class Study:
             for index in range(len(network.seeds))
         ]
 
-    def distinct(self) -> list[tuple[Network, str]]:
-        """The networks without repetition, each with all its labels: a budget's tree may be the shared one again."""
-        labels: dict[tuple[str, ...], list[str]] = {}
-        for network in self.networks:
-            labels.setdefault(network.keys, []).append(network.label)
-        first = {network.keys: network for network in reversed(self.networks)}
-        return [(first[keys], " = ".join(names)) for keys, names in labels.items()]
+
+def distinct(networks: Sequence[Network]) -> list[tuple[Network, str]]:
+    """The networks without repetition, each with all its labels: a budget's tree may be the shared one again."""
+    labels: dict[tuple[str, ...], list[str]] = {}
+    for network in networks:
+        labels.setdefault(network.keys, []).append(network.label)
+    first = {network.keys: network for network in reversed(networks)}
+    return [(first[keys], " = ".join(names)) for keys, names in labels.items()]
 
 
 def read_study(config: Config, base: Path) -> Study:
@@ -114,12 +109,13 @@ def read_study(config: Config, base: Path) -> Study:
         config=config,
         manifests=read_manifests(base / "prepare"),
         baselines={task: Baseline(**{name: single[task][name] for name in names}) for task in tasks},
-        networks=[_network(tree, metrics[name], trials) for name, tree in search.chosen.items()],
+        trees=[_network(tree, metrics[name], trials) for name, tree in search.chosen.items()],
         affinity=read_table(base / "affinity" / "affinity.parquet"),
         search=search,
         front=read_table(base / "trees" / "trees.parquet"),
         trained=read_trained(read_json(base / BRANCHED / "all_trees.json")),
         trials=trials,
+        chapters=[chapter for read in CHAPTERS.values() if (chapter := read(base, tasks))],
     )
 
 
@@ -134,7 +130,6 @@ def _network(tree: ChosenTree, metrics: Row, rows: Sequence[Row]) -> Network:
         label=tree.label,
         strategy=BRANCHED,
         request=tree.request,
-        groups=tree.groups,
         params=metrics["params"],
         flops=metrics["flops"],
         seconds=metrics["seconds"],

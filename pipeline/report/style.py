@@ -10,13 +10,14 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from pipeline.report.study import SINGLE, Network, Row
+from pipeline.report.network import SINGLE, Network, Row
 
 INK, MUTED, PALE, GRID = "#1f2933", "#7b8794", "#b8c2cc", "#e4e7eb"
 WIDTH = 10.5  # inches; the page shows them at about 100 pixels each
 MANY = 12  # tasks from which on a figure leaves out its finer print
 # Okabe and Ito's colours in an order that keeps neighbours apart; yellow and black give way to an ochre and a grey.
 TASK_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#5F6B7A")
+RAMPS = ("viridis_r", "OrRd", "PuRd")  # of the networks, one for each strategy
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "text.color": INK,
@@ -66,10 +67,13 @@ def task_colours(tasks: Sequence[str]) -> dict[str, str]:
 
 
 def network_colours(networks: Sequence[Network]) -> dict[str, str]:
-    """Map networks to a ramp from light to dark in their order; the single-task networks are black."""
-    ramp, last = colormaps["viridis_r"], max(1, len(networks) - 1)
-    colours = {network.name: to_hex(ramp(0.25 + 0.7 * index / last)) for index, network in enumerate(networks)}
-    return {SINGLE: INK, **colours}
+    """Map networks to a ramp from light to dark for each strategy; the single-task networks are black."""
+    colours = {SINGLE: INK}
+    for place, strategy in enumerate(dict.fromkeys(network.strategy for network in networks)):
+        names = [network.name for network in networks if network.strategy == strategy]
+        ramp, last = colormaps[RAMPS[place % len(RAMPS)]], max(1, len(names) - 1)
+        colours |= {name: to_hex(ramp(0.25 + 0.7 * index / last)) for index, name in enumerate(names)}
+    return colours
 
 
 def line_style(network: Network) -> str:

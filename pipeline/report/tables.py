@@ -13,7 +13,8 @@ import pyarrow as pa
 from models.accounting import delta_mtl
 from models.branch_tree import BranchTree
 from pipeline.report.found_trees import gap
-from pipeline.report.study import SINGLE, TRIVIAL, Network, Row, Study
+from pipeline.report.network import SINGLE, TRIVIAL, Network, Row
+from pipeline.report.study import Study
 
 _TEXTS, _NUMBERS = ("name", "strategy", "request", "task", "metric", "jobs"), ("params", "flops", "seeds")
 _VALUES = ("test", "val", "single_test", "single_val", "trivial_test", "change", "delta_mtl", "delta_mtl_std")
@@ -153,6 +154,14 @@ def wide_rows(study: Study, lines: Sequence[Line]) -> list[dict[str, Any]]:
     ]
 
 
+def data_tables(study: Study, lines: Sequence[Line]) -> Iterator[tuple[str, Sequence[Row]]]:
+    """Map a study to the tables that stand beside the page as csv, each with its name."""
+    yield "results", wide_rows(study, lines)
+    for chapter in study.chapters:
+        for table in chapter.tables():
+            yield table.stem, table.rows
+
+
 def tree_rows(study: Study) -> list[dict[str, Any]]:
     """Map the chosen trees to rows: size, branches b_1 ... b_D, cost, and for those of a budget what is proved."""
     rows = []
@@ -188,40 +197,3 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
         if rows:
             writer.writeheader()
         writer.writerows(rows)
-
-
-def value_text(value: float) -> str:
-    """Map a metric to three decimals, or to three digits where it is too large or too small for them."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:.3f}" if value == 0 or 1e-2 <= abs(value) < 1000 else f"{value:.3g}"
-
-
-def count_text(count: float) -> str:
-    """Map a number of parameters or multiply-adds to millions, or to billions from 1,000 million on."""
-    return f"{count / 1e9:.2f} G" if count >= 1e9 else f"{count / 1e6:.2f} M"
-
-
-def percent_text(value: float) -> str:
-    """Map a percentage to one decimal with its sign, and a typographic minus."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:+.1f}".replace("-", "−") if round(value, 1) else "0.0"
-
-
-def large_text(count: int) -> str:
-    """Map a count to all its digits, or from ten millions on to a power of ten."""
-    if count < 10_000_000:
-        return f"{count:,}"
-    digits, power = f"{count:.1e}".split("e+")
-    return f"{digits} · 10{str(int(power)).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-
-
-def number_text(value: float) -> str:
-    """Map a correlation to two decimals, with a typographic minus."""
-    return f"{value:.2f}".replace("-", "−")
-
-
-def p_text(p_value: float) -> str:
-    """Map a p value to three decimals, or to what it stays under."""
-    return f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"

@@ -6,16 +6,19 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Curve
 
 from models.branch_tree import BranchTree
-from pipeline.report.study import Study
+from pipeline.report.number_texts import count_text
+from pipeline.report.study import Study, distinct
 from pipeline.report.style import INK, MANY, MUTED, TASK_COLOURS, WIDTH, Drawing, panels, short, task_colours
-from pipeline.report.tables import count_text
 
 SHARED = "#c3ccd5"
 
 
 def tree_figure(study: Study) -> Drawing:
     """Every distinct tree: a node is a branch, its size and its edge grow with the tasks that run through it."""
-    trees = [(network, label, BranchTree(network.groups)) for network, label in study.distinct()]
+    trees = [
+        (network, label, BranchTree(study.search.chosen[network.name].groups))
+        for network, label in distinct(study.trees)
+    ]
     leaf = 0.3 if len(study.tasks) <= MANY else 0.15
     figure, axes = panels(len(trees), columns=2, gap=0.1, size=(WIDTH / 2, 1.15 + leaf * len(study.tasks)))
     colours = task_colours(study.tasks)
@@ -28,9 +31,10 @@ def tree_figure(study: Study) -> Drawing:
     rows = [
         {"name": network.name, "location": d + 1, "branch": branch + 1}
         | {"tasks": " ".join(study.tasks[t] for t in members)}
-        for network in study.networks
-        for d in range(len(network.groups))
-        for branch, members in enumerate(BranchTree(network.groups).members(d))
+        for network in study.trees
+        for tree in [BranchTree(study.search.chosen[network.name].groups)]
+        for d in range(tree.num_locations)
+        for branch, members in enumerate(tree.members(d))
     ]
     return Drawing(
         stem="trees",

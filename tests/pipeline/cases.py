@@ -46,6 +46,7 @@ def settings(
         "prepare": {},
         "affinity": {},
         "branched": {},
+        "taps": {},
         "report": {},
         "datasets": {
             "tiny": {"reader": "scenes", "images": 60, "size": SIZE, "val": 0.2, "test": 0.2, **(dataset or {})}

@@ -25,6 +25,7 @@ seed: 0
 prepare: {}
 affinity: {}
 branched: {}
+taps: {base: scene}
 report: {}
 """
 
@@ -77,6 +78,9 @@ def test_frozen(tmp_path: Path) -> None:
         ("[32, 32]", "[32]", 3, ["datasets.photos.size"]),
         ("  lr: 1e-3", "  optimiser: adam", 8, ["train.optimiser", "adamw"]),
         ("  lr: 1e-3", "  augment: {flop: 0.5}", 8, ["train.augment.flop", "Did you mean flip?"]),
+        ("{base: scene}", "{base: scenes}", 15, ["taps.base", "'scenes'", "Did you mean scene?"]),
+        ("{base: scene}", "{tasks: [scne]}", 15, ["taps.tasks", "'scne'", "Did you mean scene?"]),
+        ("{base: scene}", "{lams: [-1]}", 15, ["taps.lams", "-1"]),
     ],
 )
 def test_error_names_line_and_key(tmp_path: Path, old: str, new: str, line: int, expected: list[str]) -> None:

@@ -33,25 +33,21 @@ from pipeline.report.contact_sheet import contact_sheet, describe
 from pipeline.report.figures import draw_figures
 from pipeline.report.found_trees import ChosenTree, Groups, Search, TrainedTree, TrainedTrees, gap
 from pipeline.report.headline import lead, notes, recommendations, tree_words
+from pipeline.report.network import SINGLE, TRIVIAL, Network
+from pipeline.report.number_texts import count_text, large_text, number_text, p_text, percent_text, value_text
 from pipeline.report.page import picture_of, png_of, render_page
 from pipeline.report.point_labels import Point, label_points
 from pipeline.report.sample_sheets import BAD, GOOD, Strip, small_print
 from pipeline.report.samples import draw_contact_sheets, draw_samples, median_network, spread
-from pipeline.report.study import SINGLE, TRIVIAL, Baseline, Network, Study, read_study
+from pipeline.report.study import Baseline, Study, distinct, read_study
 from pipeline.report.style import Drawing
 from pipeline.report.tables import (
     SUMMARY,
     best_values,
-    count_text,
     headline_metrics,
-    large_text,
-    number_text,
-    p_text,
-    percent_text,
     result_lines,
     summary_rows,
     tree_rows,
-    value_text,
     wide_rows,
     write_csv,
 )
@@ -88,6 +84,7 @@ def config_of(tasks: Sequence[str], seeds: Sequence[int], columns: Sequence[str]
             "affinity": {},
             "trees": {"budgets": ["1.5x"]},
             "branched": {"seeds": list(seeds)},
+            "taps": {},
             "report": {"samples": 3},
         }
     )
@@ -121,7 +118,7 @@ def study_of(number: int, seeds: int = 1) -> Study:
     }
     chosen = {name: chosen_tree(name, tree, place) for place, (name, tree) in enumerate(trees.items())}
     networks, trials = [], []
-    for place, (name, tree) in enumerate(trees.items()):
+    for place, name in enumerate(trees):
         values = {task: tuple(float(v) for v in 0.4 + 0.3 * rng.random(seeds)) for task in tasks}
         same = name == "budget-1.5x"
         networks.append(
@@ -138,7 +135,6 @@ def study_of(number: int, seeds: int = 1) -> Study:
                 epochs=(2,) * seeds,
                 val=networks[0].val if same else values,
                 test=networks[0].test if same else values,
-                groups=tree.groups,
             )
         )
     for name, count in [(SINGLE, 1), *((network.name, seeds) for network in networks)]:
@@ -157,7 +153,12 @@ def study_of(number: int, seeds: int = 1) -> Study:
         for b in tasks
     ]
     front = [
-        {"groups": str([list(row) for row in network.groups]), "params": network.params, "flops": 8000, "cost": 1.0}
+        {
+            "groups": str([list(row) for row in chosen[network.name].groups]),
+            "params": network.params,
+            "flops": 8000,
+            "cost": 1.0,
+        }
         | {"budget": network.params, "lower_bound": 1.0, "method": "exhaustive", "optimal": True}
         for network in networks
     ]
@@ -166,11 +167,11 @@ def study_of(number: int, seeds: int = 1) -> Study:
         config=config_of(tasks, range(seeds)),
         manifests={"pets": manifest_of(LABELS)},
         baselines=baselines,
-        networks=networks,
+        trees=networks,
         affinity=affinity,
         search=search,
         front=front,
-        trained=trained_trees([network.groups for network in networks], rng, seeds),
+        trained=trained_trees([tree.groups for tree in trees.values()], rng, seeds),
         trials=trials,
     )
 
@@ -307,7 +308,7 @@ def test_the_summary_is_tidy_and_the_tables_agree(tmp_path: Path) -> None:
 
 def test_a_tree_that_was_trained_once_is_shown_once() -> None:
     study = study_of(3)
-    assert [label for _, label in study.distinct()] == ["shared = 1.5×", "2×", "split"]
+    assert [label for _, label in distinct(study.networks)] == ["shared = 1.5×", "2×", "split"]
     caveats = {label: caveat for label, _, caveat in recommendations(study)}
     assert "fully shared" in caveats["1.5×"]
 
@@ -331,10 +332,10 @@ def test_every_trained_tree_has_a_dot(draw: Callable, key: str, scale: float, nu
     assert dots(drawing.figure) == {(getattr(tree, key) / scale, mean(tree.delta_mtl)) for tree in trained.trees}
     assert {row["name"] for row in drawing.rows} == {tree.name for tree in trained.trees}
     named = {row["name"] for row in drawing.rows if row["chosen"]}
-    chosen = {network.groups for network in study.networks}
+    chosen = {tree.groups for tree in study.search.chosen.values()}
     assert named == {tree.name for tree in trained.trees if tree.groups in chosen}
     labels = {text.get_text() for text in drawing.figure.axes[0].texts}
-    assert labels == {label for _, label in study.distinct()}
+    assert labels == {label for _, label in distinct(study.networks)}
 
 
 def test_the_line_joins_the_chosen_trees_by_rising_budget() -> None:
@@ -417,7 +418,7 @@ def test_a_change_within_the_noise_of_seeds_is_hatched() -> None:
     figure = changes_figure(study).figure
     (hatched,) = figure.axes[0].collections
     faint = 0
-    for network, _ in study.distinct():
+    for network, _ in distinct(study.networks):
         for values in [[study.baselines[t].change(v) for v in network.test[t]] for t in study.tasks]:
             faint += abs(mean(values)) <= stdev(values)
         faint += abs(mean(study.deltas(network))) <= stdev(study.deltas(network))
@@ -711,7 +712,10 @@ def test_from_files_to_sheets(tmp_path: Path) -> None:
     assert study.tasks == ["kind", "depth"]
     assert network.label == "params 1×, flops 2 M"
     assert {row["name"] for row in study.trials} == {SINGLE, "shared"}
-    assert [tree.groups for tree in study.trained.trees] == [network.groups, BranchTree.split(2, LOCATIONS).groups]
+    assert [tree.groups for tree in study.trained.trees] == [
+        study.search.chosen["shared"].groups,
+        BranchTree.split(2, LOCATIONS).groups,
+    ]
     assert "25.0 %" in lead(study)
     stems = [drawing.stem for drawing in draw_figures(study)]
     assert "params-delta" in stems
