@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 from models.branch_tree import BranchTree
@@ -155,6 +156,23 @@ def _baseline(
         train=_schedule(config, lr),
     )
     return Adaptation(job=job, method=method, task=task.name, lr=lr)
+
+
+def better_half(sweep: Sequence[Adaptation], scores: Mapping[str, float]) -> list[Adaptation]:
+    """Of each task's, method's and λ's learning rates, the better half by score on validation, in their order.
+
+    One is always left; jobs without a score, which diverged, go first. Every machine drops the same ones, which is why
+    this is successive halving and not its asynchronous form.
+    """
+    groups: dict[tuple[str, str, float | None], list[Adaptation]] = {}
+    for item in sweep:
+        groups.setdefault((item.task, item.method, item.lam), []).append(item)
+    kept = {
+        item.job.name
+        for group in groups.values()
+        for item in sorted(group, key=lambda item: -scores.get(item.job.name, -inf))[: (len(group) + 1) // 2]
+    }
+    return [item for item in sweep if item.job.name in kept]
 
 
 def _network(

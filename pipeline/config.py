@@ -158,6 +158,7 @@ class Taps(Settings):
     score_lr            the scores' learning rate, as a multiple of the weights'
     weight_decay        of δ, of the baselines' weights and of heads
     baselines           names in models/adaptation; `baseline_settings` holds their own settings
+    halving             epochs after which only the better half of the learning rates goes on, per task, method and λ
     budget              the chosen λ is the best on validation among those that add at most this share of parameters
     reference_errors    of tasks, for the S-score; by default those of fine-tuning, where it is a baseline
     """
@@ -175,6 +176,7 @@ class Taps(Settings):
     score: Annotated[float, Field(gt=0)] = 0.15
     score_lr: Annotated[float, Field(gt=0)] = 1.0
     lam_warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    halving: list[Positive] = []
     baselines: list[str] = []
     baseline_settings: dict[str, dict[str, float]] = {}
     budget: Annotated[float, Field(ge=0)] | None = None

@@ -43,15 +43,35 @@ Log = Callable[[TrainJob, Mapping[str, Any]], None]
 def fit(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log) -> list[JobResult]:
     """Map jobs to results in their order; a failed job leaves the others running. Equal jobs are run once."""
     todo = unfinished(jobs, machine)
-    site = _site(machine, prepared)
-    errors: dict[str, str] = {}
-    if todo:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-        with _following(list(todo.values()), machine.storage, log):
-            run = _one_by_one if min(machine.jobs, len(todo)) == 1 else _at_once
-            errors = run(list(todo.values()), machine, site)
+    errors = _run(list(todo.values()), machine, prepared, log, None)
     return [_result(job, machine, errors.get(job.key), job.key not in todo) for job in jobs]
+
+
+def advance(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log, epoch: int) -> dict[str, float]:
+    """Bring jobs to the end of an epoch and no further; map their keys to the best score so far, failed ones left out.
+
+    `fit` goes on from there, to the very weights that it would have reached at once.
+    """
+    todo = [
+        job
+        for job in unfinished(jobs, machine).values()
+        if len(JobFolder(machine.storage, job.key).read_history()) < epoch
+    ]
+    failed = _run(todo, machine, prepared, log, epoch)
+    histories = {job.key: JobFolder(machine.storage, job.key).read_history() for job in jobs if job.key not in failed}
+    return {key: max(record["score"] for record in records[:epoch]) for key, records in histories.items() if records}
+
+
+def _run(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log, until: int | None) -> dict[str, str]:
+    """Run jobs to their end, or to that of epoch `until`; give the messages of those that failed, by key."""
+    site = _site(machine, prepared)
+    if not jobs:
+        return {}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    with _following(jobs, machine.storage, log):
+        run = _one_by_one if min(machine.jobs, len(jobs)) == 1 else _at_once
+        return run(jobs, machine, site, until)
 
 
 def unfinished(jobs: Sequence[TrainJob], machine: Machine) -> dict[str, TrainJob]:
@@ -84,12 +104,12 @@ def _site(machine: Machine, prepared: Path) -> Site:
     )
 
 
-def _one_by_one(jobs: Sequence[TrainJob], machine: Machine, site: Site) -> dict[str, str]:
-    errors = {job.key: _fit_one(job, machine, site) for job in jobs}
+def _one_by_one(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int | None) -> dict[str, str]:
+    errors = {job.key: _fit_one(job, machine, site, until) for job in jobs}
     return {key: error for key, error in errors.items() if error}
 
 
-def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site) -> dict[str, str]:
+def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int | None) -> dict[str, str]:
     """Run several trainers at a time. More at once than the cluster can hold would wait for one another for ever."""
     from ray import tune
 
@@ -99,13 +119,13 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site) -> dict[str
     def trial(config: dict[str, Any]) -> None:
         job = by_key[config["key"]]
         if machine.workers:
-            error = _fit_one(job, machine, site)
+            error = _fit_one(job, machine, site, until)
         else:  # Ray Train's local mode is refused inside a trial; the trial is the process that it would be
             if site.device == "cpu":
                 import torch
 
                 torch.set_num_threads(machine.threads or machine.cpus_per_job)
-            error = _to_its_end(job, site)
+            error = _train(job, site, until)
         tune.report({"error": error or ""})
 
     cpus = 0 if machine.workers else machine.cpus_per_job
@@ -129,7 +149,7 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site) -> dict[str
     return errors
 
 
-def _fit_one(job: TrainJob, machine: Machine, site: Site) -> str | None:
+def _fit_one(job: TrainJob, machine: Machine, site: Site, until: int | None) -> str | None:
     """Run one job by a Ray trainer; give the message it failed with, or None."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -139,7 +159,7 @@ def _fit_one(job: TrainJob, machine: Machine, site: Site) -> str | None:
         _connect(machine)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"job": job, "site": site},
+        train_loop_config={"job": job, "site": site, "until": until},
         scaling_config=ScalingConfig(num_workers=machine.workers, use_gpu=site.device == "cuda"),
         run_config=RunConfig(
             name=job.key,
@@ -162,15 +182,19 @@ def _worker(config: Mapping[str, Any]) -> str | None:
     # The site says whether there are GPUs; which of a node's GPUs is this rank's, only Ray knows.
     device = str(get_device()) if site.device == "cuda" else site.device
     site = replace(site, rank=context.get_world_rank(), world=context.get_world_size(), device=device)
-    return _to_its_end(job, site, ray.train.report)
+    return _train(job, site, config["until"], ray.train.report)
 
 
-def _to_its_end(job: TrainJob, site: Site, report: Callable[[dict[str, Any]], None] | None = None) -> str | None:
-    """Train and conclude a job. A diverged one is an answer, not a failure that a restart could mend."""
+def _train(
+    job: TrainJob, site: Site, until: int | None, report: Callable[[dict[str, Any]], None] | None = None
+) -> str | None:
+    """Train and conclude a job, or train it up to an epoch. A diverged one is an answer; no restart could mend it."""
     try:
         for record in train(job, site):
             if report is not None:
                 report({"epoch": record.epoch, "score": record.score})
+            if record.epoch == until:
+                return None
         if site.rank == 0:
             conclude(job, site)
     except Diverged as error:

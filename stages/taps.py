@@ -13,7 +13,7 @@ from models.bundle import adopt_task, load_network
 from models.sharing.taps import TapsModel
 from models.task_cost import TaskCost, task_cost
 from pipeline.adapted_results import chosen, methods, networks
-from pipeline.adapting import Adaptation, Base, base_of, baseline_jobs, matched_jobs, shared_job, taps_jobs
+from pipeline.adapting import Adaptation, Base, base_of, baseline_jobs, better_half, matched_jobs, shared_job, taps_jobs
 from pipeline.artifacts import (
     ARTIFACTS,
     TRIALS,
@@ -29,7 +29,7 @@ from pipeline.results import delta_of, trials
 from pipeline.runner import unfinished
 from pipeline.storage import JobFolder
 from stages.session import Session, session, start
-from stages.training import train_jobs
+from stages.training import advance_jobs, train_jobs
 
 Row = Mapping[str, Any]
 Rows = list[Row]
@@ -70,7 +70,8 @@ def _study(at: Session) -> tuple[list[TrainJob], dict[str, Row], dict[str, Any]]
     }
     value = {"base": about, "joint": settings.joint, "threshold": settings.threshold, "tasks": tasks}
     found = {"runs": rows, "methods": lines, "networks": networks(lines, rows, single, about)}
-    return [item.job for item in [*sweep, *matched]], picked, value | found
+    trained = {row["job"] for row in rows}
+    return [i.job for i in [*sweep, *matched] if i.job.key in trained], picked, value | found
 
 
 def _base(at: Session, manifests: Mapping[str, DatasetManifest], single: Mapping[str, Any]) -> Base:
@@ -100,6 +101,10 @@ def _train(at: Session, sweep: Sequence[Adaptation], single: Mapping[str, Any]) 
     if not sweep:
         return []
     tags = {item.job.name: _tags(item) for item in sweep}
+    for epoch in at.config.taps.halving:
+        scores = advance_jobs(at, [item.job for item in sweep], tags, epoch)
+        before, sweep = len(sweep), better_half(sweep, scores)
+        at.say(f"taps: after epoch {epoch}, {len(sweep)} of {before} jobs go on")
     results = train_jobs(at, [item.job for item in sweep], tags, more)
     return [
         _row(item, task, results[item.job.name], cost) for item in sweep for task, cost in costs[item.job.name].items()

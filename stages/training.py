@@ -7,7 +7,7 @@ from typing import Any
 from models.tasks import TASKS
 from pipeline.artifacts import ARTIFACTS
 from pipeline.jobs import TrainJob
-from pipeline.runner import fit, unfinished
+from pipeline.runner import advance, fit, unfinished
 from pipeline.tracking import Run
 from stages.session import Session, revision
 
@@ -24,15 +24,7 @@ def train_jobs(
     ValueError then names those that failed.
     """
     runs = {job.key: _open(session, job, tags.get(job.name, {})) for job in jobs}
-    tell = progress(session, len(unfinished(jobs, session.machine)), jobs[0].train.epochs)
-
-    def log(job: TrainJob, record: Mapping[str, Any]) -> None:
-        losses = {f"train/{name}/loss": value for name, value in record["losses"].items()}
-        losses |= {f"train/{name}/weight": value for name, value in record["weights"].items()}
-        metrics = {f"val/{name}/{_metric(job, name)}": value for name, value in record["val"].items()}
-        runs[job.key].log({**losses, **metrics, "lr": record["lr"], "val/score": record["score"]}, record["epoch"])
-        tell(job, record)
-
+    log = _log(session, jobs, runs, jobs[0].train.epochs)
     outcomes = fit(jobs, session.machine, ARTIFACTS / "prepare", log)
     failed = []
     for outcome in outcomes:
@@ -49,6 +41,31 @@ def train_jobs(
             f"{len(failed)} of {len(outcomes)} networks failed; the others are kept:\n" + "\n".join(failed)
         )
     return {outcome.job.name: dict(outcome.result or {}) for outcome in outcomes}
+
+
+def advance_jobs(
+    session: Session, jobs: Sequence[TrainJob], tags: Mapping[str, Mapping[str, str]], epoch: int
+) -> dict[str, float]:
+    """Train a stage's jobs up to an epoch; give the best score so far by name, diverged ones left out."""
+    runs = {job.key: _open(session, job, tags.get(job.name, {})) for job in jobs}
+    scores = advance(jobs, session.machine, ARTIFACTS / "prepare", _log(session, jobs, runs, epoch), epoch)
+    return {job.name: scores[job.key] for job in jobs if job.key in scores}
+
+
+def _log(
+    session: Session, jobs: Sequence[TrainJob], runs: Mapping[str, Run], epochs: int
+) -> Callable[[TrainJob, Mapping[str, Any]], None]:
+    """What takes each finished epoch to the job's run and to the terminal."""
+    tell = progress(session, len(unfinished(jobs, session.machine)), epochs)
+
+    def log(job: TrainJob, record: Mapping[str, Any]) -> None:
+        losses = {f"train/{name}/loss": value for name, value in record["losses"].items()}
+        losses |= {f"train/{name}/weight": value for name, value in record["weights"].items()}
+        metrics = {f"val/{name}/{_metric(job, name)}": value for name, value in record["val"].items()}
+        runs[job.key].log({**losses, **metrics, "lr": record["lr"], "val/score": record["score"]}, record["epoch"])
+        tell(job, record)
+
+    return log
 
 
 def _open(session: Session, job: TrainJob, tags: Mapping[str, str]) -> Run:

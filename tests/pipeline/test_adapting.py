@@ -11,7 +11,16 @@ from torch import Tensor
 
 from models.branch_tree import BranchTree
 from models.sharing.taps import TapsModel
-from pipeline.adapting import Adaptation, adapted_tasks, base_of, baseline_jobs, matched_jobs, shared_job, taps_jobs
+from pipeline.adapting import (
+    Adaptation,
+    adapted_tasks,
+    base_of,
+    baseline_jobs,
+    better_half,
+    matched_jobs,
+    shared_job,
+    taps_jobs,
+)
 from pipeline.artifacts import DatasetManifest, read_manifests
 from pipeline.config import Config
 from pipeline.jobs import TrainJob, tree_job
@@ -139,6 +148,18 @@ def test_baselines_wait_for_taps_only_where_they_must(prepared: Path) -> None:
         ("depth", 2000),
     }
     assert matched_jobs(study(), manifests, base, {}) == []
+
+
+def test_the_better_half_of_the_learning_rates_goes_on(prepared: Path) -> None:
+    found = sweep(study(lams=[0.0, 1.0], lrs=[0.1, 0.03, 0.01]), prepared)
+    scores = {item.job.name: {0.1: 0.5, 0.03: 0.7}[item.lr] for item in found if item.lr != 0.01}  # 0.01 diverged
+    once = better_half(found, scores)
+    assert [(item.task, item.lam, item.lr) for item in once] == [
+        (task, lam, lr) for task in ("scene", "depth") for lam in (0.0, 1.0) for lr in (0.1, 0.03)
+    ]
+    twice = better_half(once, scores)
+    assert {item.lr for item in twice} == {0.03}
+    assert better_half(twice, {}) == twice, "one is always left"
 
 
 def gates(job: TrainJob, folder: Path) -> dict[str, float]:

@@ -11,7 +11,8 @@ from pipeline import runner
 from pipeline.artifacts import read_manifests
 from pipeline.config import Machine
 from pipeline.jobs import TrainJob
-from pipeline.runner import JobResult, fit
+from pipeline.runner import JobResult, advance, fit
+from pipeline.storage import JobFolder
 from tests.pipeline.cases import DECODING, QUIET, make_job
 
 pytestmark = [
@@ -69,6 +70,22 @@ def test_here_one_after_another(prepared: Path, tmp_path: Path, monkeypatch: pyt
     assert all(result.cached for result in again)
     assert [dict(result.result or {}) for result in again] == [dict(result.result or {}) for result in found[:2]]
     assert not logged, "what is done is not reported again"
+
+
+def test_a_job_that_was_advanced_ends_as_one_that_ran_through(prepared: Path, tmp_path: Path) -> None:
+    """What diverged is left out; what is already there is not trained again; the end is the same to the bit."""
+    jobs = three(prepared)
+    here, there = machine(tmp_path / "halves"), machine(tmp_path / "whole")
+    scores = advance(jobs, here, prepared, lambda *_: None, 1)
+    assert scores.keys() == {jobs[0].key, jobs[2].key}
+    assert advance(jobs[:1], here, prepared, lambda *_: None, 1) == {jobs[0].key: scores[jobs[0].key]}
+    assert [len(JobFolder(here.storage, job.key).read_history()) for job in jobs] == [1, 0, 1]
+    halves, _ = run(prepared, here, [jobs[0], jobs[2]])
+    whole, _ = run(prepared, there, [jobs[0], jobs[2]])
+    for one, other in zip(halves, whole, strict=True):
+        assert dict(one.result or {}) | {"seconds": 0} == dict(other.result or {}) | {"seconds": 0}
+        first = JobFolder(there.storage, one.job.key).read_history()[0]["score"]
+        assert scores[one.job.key] == first
 
 
 @pytest.fixture(scope="module")
