@@ -8,8 +8,9 @@ from typing import Any
 from models.branch_tree import BranchTree
 from models.spec import ModelSpec, Setting, TaskSpec
 from pipeline.artifacts import DatasetManifest
-from pipeline.config import Config, Taps, Train
+from pipeline.config import Config, Train
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job, tree_job
+from pipeline.strategies import Taps
 
 MATCHED = "manual_freezing"  # the baseline that is given as many weights as TAPS took
 

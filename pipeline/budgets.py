@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from models.branch_tree import BranchTree
-from pipeline.config import Amount, Trees
+from pipeline.strategies import Amount, Trees
 
 Costs = tuple[Sequence[int], Sequence[int]]  # of each block, of each head
 

@@ -3,13 +3,21 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 Model = TypeVar("Model", bound=BaseModel)
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """A frozen section: no unknown keys, no strings taken for numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def read(path: Path) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.budgets import Costs, Request, requests
-from pipeline.config import Trees
+from pipeline.strategies import Trees
 
 COSTS: dict[str, Costs] = {"params": ([100, 300], [10, 20]), "flops": ([7000, 2000], [500, 500])}
 
