@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.optim import Optimizer
@@ -31,7 +32,20 @@ def build_optimiser(network: SharedModel, train: Train, more: Sequence[nn.Parame
     listed = [
         {"params": members, "weight_decay": decay, "lr_scale": scale} for (decay, scale), members in groups.items()
     ]
-    return create_optimizer_v2(listed, opt=opt, lr=train.lr, momentum=train.momentum, **fused)
+    optimiser = create_optimizer_v2(listed, opt=opt, lr=train.lr, momentum=train.momentum, **fused)
+    if opt == "sgd":
+        _begin_momentum(optimiser)
+    return optimiser
+
+
+def _begin_momentum(optimiser: Optimizer) -> None:
+    """Start every momentum at zero: torch's fused SGD fails where a parameter's first gradient comes in a later step.
+
+    With several data sets a step reaches the heads of one of them. A first step from zero is what SGD does without.
+    """
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def learning_rate(train: Train, step: int, steps_per_epoch: int) -> float:

@@ -69,6 +69,7 @@ def _run(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log, u
         return {}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's table and hints, where the stage's own lines stand
     with _following(jobs, machine.storage, log):
         run = _one_by_one if min(machine.jobs, len(jobs)) == 1 else _at_once
         return run(jobs, machine, site, until)

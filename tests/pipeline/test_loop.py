@@ -381,3 +381,23 @@ def test_decay_spares_biases_and_normalisation(prepared: Path, optimiser: str, m
     }
     for name, parameter in network.named_parameters():
         assert (id(parameter) in decayed) == (parameter.ndim > 1), name
+
+
+def test_a_first_gradient_may_come_in_a_later_step(prepared: Path) -> None:
+    """As that of a head whose data set is drawn later; against torch's own loop over single parameters."""
+    mine = job(prepared, optimiser="sgd", momentum=0.9, weight_decay=0.1, lr=0.1)
+    ours, plain = build(mine).eval(), build(mine).eval()
+    fused = build_optimiser(ours, mine.train)
+    groups = [
+        {"params": group["params"], "weight_decay": group["weight_decay"]}
+        for group in build_optimiser(plain, mine.train).param_groups
+    ]
+    loop = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True, foreach=False)
+    images = torch.rand(2, 3, *mine.model.backbone.size, generator=torch.Generator().manual_seed(0))
+    for tasks in (["scene"], ["depth"], ["scene", "depth"]):
+        for network, optimiser in ((ours, fused), (plain, loop)):
+            optimiser.zero_grad(set_to_none=True)
+            torch.stack([output.square().mean() for output in network(images, tasks).values()]).sum().backward()
+            optimiser.step()
+    for (name, one), other in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)
