@@ -6,6 +6,7 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from pipeline.report.found_taps import Run, Taps
 from pipeline.report.point_labels import Point, label_points
@@ -110,6 +111,7 @@ def _scale(axis: Axes, shares: Sequence[float]) -> None:
     else:
         axis.set_xscale("symlog", linthresh=min(some), linscale=0.5)
     axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _finish(figure: Figure, words: str, handles: Sequence[Line2D]) -> None:
