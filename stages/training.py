@@ -76,8 +76,10 @@ def _open(session: Session, job: TrainJob, tags: Mapping[str, str]) -> Run:
         "backbone": job.model.backbone.name,
         "tasks": ",".join(job.model.task_names),
         "groups": str(job.model.groups),
+        "settings": str(dict(job.model.settings)),
         "loss_weights": job.loss_weights,
-        "start": "members" if job.start else "backbone",
+        "lam": job.lam,
+        "start": ",".join(name for name, _ in job.start) or "backbone",
     }
     named = {"stage": session.stage, "job_key": job.key, "git": revision(), **tags}
     return session.tracker.run(job.key, name=job.name, tags=named, params=params, parent=session.run)
