@@ -102,7 +102,7 @@ def _adapted_cost(network: AdaptedModel) -> TaskCost:
     return TaskCost(
         active=network.own_params(),
         norm=own_norm,
-        head=count_params(network.head),
+        head=count_params(network.heads),
         backbone=backbone + norm - own_norm,
         base=base,
         bytes=-(-network.own_bits() // 8),

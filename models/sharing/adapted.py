@@ -39,7 +39,7 @@ class AdaptedModel(SharedModel):
         self.renamed = {name: adapted[id(tensor)] for name, tensor in plain.items()}
         for norm in self._norms():
             norm.requires_grad_(self.adaptation.norms)
-        self.head = self.build_head(spec.tasks[0].name, self.shapes)
+        self.heads = nn.ModuleList([self.build_head(spec.tasks[0].name, self.shapes)])
         self.train()
 
     def _norms(self) -> Iterator[nn.Module]:
@@ -57,19 +57,14 @@ class AdaptedModel(SharedModel):
         trained = {f"blocks.{name}" for name, weight in self.blocks.named_parameters() if weight.requires_grad}
         return set() if self.adaptation.decays else trained
 
-    def forward(self, images: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        names = self.spec.task_names if tasks is None else tuple(tasks)
-        size = (images.shape[-2], images.shape[-1])
-        return {name: self.head(self.features(images, name), size) for name in names}
-
-    def features(self, images: Tensor, task: str) -> list[Tensor]:
-        assert task in self.spec.task_names
-        state, maps = self.normalise(images), []
+    def paths(self, images: Tensor, names: Sequence[str]) -> dict[str, list[Tensor]]:
+        assert set(names) <= set(self.spec.task_names)
+        state, maps = images, []
         for block in self.blocks:
             assert isinstance(block, Block)
             state = block(state)
             maps.append(block.as_map(state))
-        return maps
+        return dict.fromkeys(names, maps)
 
     def start_from(self, members: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take the base from the one branch of a branched network, whatever its tasks were; what is added stays."""
@@ -94,5 +89,5 @@ class AdaptedModel(SharedModel):
     def own_bits(self) -> int:
         """What the task takes on disk beside the base: layers at the method's bits a weight, the rest as stored."""
         norms = list(self._norms()) if self.adaptation.norms else []
-        rest = [tensor for module in (*norms, self.head) for tensor in module.state_dict().values()]
+        rest = [tensor for module in (*norms, self.heads) for tensor in module.state_dict().values()]
         return round(self.own_params() * self.adaptation.bits) + sum(8 * tensor.nbytes for tensor in rest)

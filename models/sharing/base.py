@@ -18,9 +18,11 @@ from models.tasks import TASKS, Task
 class SharedModel(nn.Module, ABC):
     """A network that solves several tasks and shares some of its weights among them.
 
-    Images come as uint8 or as floats in 0..1, [B, 3, H, W]; normalisation is part of the network.
+    Images come as uint8 or as floats in 0..1, [B, 3, H, W]; normalisation is part of the network. `heads` are in the
+    order of the tasks; by number, since a task may be named as a method of torch's, "type" or "train".
     """
 
+    heads: nn.ModuleList
     mean: Tensor
     std: Tensor
 
@@ -47,12 +49,19 @@ class SharedModel(nn.Module, ABC):
             return self.tasks[task].head([shape[0] for shape in shapes], reductions)
 
     @abstractmethod
+    def paths(self, images: Tensor, names: Sequence[str]) -> dict[str, list[Tensor]]:
+        """Map normalised images to each named task's features at the end of each of the D locations."""
+
     def forward(self, images: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Map images to the raw head output of each named task (all by default); shared parts run once."""
+        names = self.spec.task_names if tasks is None else tuple(tasks)
+        paths = self.paths(self.normalise(images), names)
+        size = (images.shape[-2], images.shape[-1])
+        return {name: self.heads[self.spec.task_names.index(name)](paths[name], size) for name in names}
 
-    @abstractmethod
     def features(self, images: Tensor, task: str) -> list[Tensor]:
         """Map images to the features of one task at the end of each of the D locations."""
+        return self.paths(self.normalise(images), (task,))[task]
 
     def num_params(self) -> int:
         """The parameters that predicting all tasks needs."""

@@ -38,19 +38,9 @@ class BranchedModel(SharedModel):
             nn.ModuleList(block if branch == 0 else deepcopy(block) for branch in range(branches))
             for block, branches in zip(blocks, self.tree.branches, strict=True)
         )
-        # By number: a task may be named as a method of torch's, "type" or "train".
         self.heads = nn.ModuleList(self.build_head(name, self.shapes) for name in spec.task_names)
 
-    def forward(self, images: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        names = self.spec.task_names if tasks is None else tuple(tasks)
-        paths = self._paths(self.normalise(images), names)
-        size = (images.shape[-2], images.shape[-1])
-        return {name: self.heads[self.spec.task_names.index(name)](paths[name], size) for name in names}
-
-    def features(self, images: Tensor, task: str) -> list[Tensor]:
-        return self._paths(self.normalise(images), (task,))[task]
-
-    def _paths(self, images: Tensor, names: Sequence[str]) -> dict[str, list[Tensor]]:
+    def paths(self, images: Tensor, names: Sequence[str]) -> dict[str, list[Tensor]]:
         """Run every branch that a named task needs once, and collect each task's feature maps."""
         index = {name: self.spec.task_names.index(name) for name in names}
         paths: dict[str, list[Tensor]] = {name: [] for name in names}

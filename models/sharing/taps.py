@@ -107,16 +107,7 @@ class TapsModel(SharedModel):
     def lr_scale(self, parameter: str) -> float:
         return self.score_lr if parameter.endswith(".scores") else 1.0
 
-    def forward(self, images: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        names = self.spec.task_names if tasks is None else tuple(tasks)
-        paths = self._paths(self.normalise(images), names)
-        size = (images.shape[-2], images.shape[-1])
-        return {name: self.heads[self.spec.task_names.index(name)](paths[name], size) for name in names}
-
-    def features(self, images: Tensor, task: str) -> list[Tensor]:
-        return self._paths(self.normalise(images), (task,))[task]
-
-    def _paths(self, images: Tensor, names: Sequence[str]) -> dict[str, list[Tensor]]:
+    def paths(self, images: Tensor, names: Sequence[str]) -> dict[str, list[Tensor]]:
         """Run each task's layers in turn; where several agree in all tensors from the image on, once for them all."""
         tensors = {name: self._by_location(name) for name in names}
         paths: dict[str, list[Tensor]] = {name: [] for name in names}

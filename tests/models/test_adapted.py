@@ -118,8 +118,9 @@ def test_it_starts_from_a_base_bit_for_bit(method: str, backbone: str) -> None:
         found, expected = (network.features(images(backbone), "mine0") for network in (model, base))
     assert all(map(torch.equal, found, expected))
     assert all(bool(feature.isfinite().all()) for feature in found)
-    head = build(method, backbone).head.state_dict()
-    assert all(torch.equal(value, head[name]) for name, value in model.head.state_dict().items()), "heads are not taken"
+    head = build(method, backbone).heads.state_dict()
+    heads = model.heads.state_dict()
+    assert all(torch.equal(value, head[name]) for name, value in heads.items()), "heads are not taken"
 
 
 @pytest.mark.parametrize("backbone", SMALL)
@@ -127,7 +128,7 @@ def test_it_starts_from_a_base_bit_for_bit(method: str, backbone: str) -> None:
 def test_a_step_changes_what_is_the_tasks_own_and_nothing_else(method: str, backbone: str) -> None:
     model = started(method, backbone)
     before = {name: value.clone() for name, value in base_tensors(model).items()}
-    head = deepcopy(model.head.state_dict())
+    head = deepcopy(model.heads.state_dict())
     step(model, backbone)
     changed = {name for name, value in base_tensors(model).items() if not torch.equal(value, before[name])}
     trained = {name for name, value in base_tensors(model).items() if value.requires_grad}
@@ -141,7 +142,7 @@ def test_a_step_changes_what_is_the_tasks_own_and_nothing_else(method: str, back
     else:
         assert trained <= norms
     assert bool(changed) == (method != "feature_extractor")
-    assert any(not torch.equal(value, head[name]) for name, value in model.head.state_dict().items())
+    assert any(not torch.equal(value, head[name]) for name, value in model.heads.state_dict().items())
     assert all(weight.grad is not None for weight in model.parameters() if weight.requires_grad), "DDP waits for all"
 
 

@@ -167,7 +167,7 @@ def test_the_ways_of_adapting_cost_by_the_same_rule(method: str) -> None:
     plain = nn.ModuleList(build_blocks(model.spec.backbone))
     norm = sum(p.numel() for m in plain.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
     whole = sum(p.numel() for p in plain.parameters())
-    head = sum(p.numel() for p in model.head.parameters())
+    head = sum(p.numel() for p in model.heads.parameters())
     cost = task_cost(model, "t0")
     own_norm = 0 if method == "feature_extractor" else norm
     assert (cost.base, cost.norm, cost.head, cost.active) == (whole, own_norm, head, model.own_params())
