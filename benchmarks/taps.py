@@ -1,4 +1,4 @@
-"""A step of TAPS against plain fine-tuning and the paper's own code.    python -m benchmarks.taps    (4 minutes)
+"""A step of TAPS against plain fine-tuning and the paper's own code.    python -m benchmarks.taps    (about 7 minutes)
 
 The same network, images and optimiser; one task on a frozen base. "Paper" adds 1[s >= τ] δ to the weights in every
 layer's forward pass (Algorithm 2, App. F). The claims: a step takes at most 1.10 x the time of plain fine-tuning, a
