@@ -95,7 +95,7 @@ def _feed(manifest: DatasetManifest, folder: Path, crop: float, cache_bytes: int
         columns=manifest.columns,
         cache_bytes=cache_bytes,
     )
-    return Feed(splits=[split], weights=[1.0], batch=BATCH, augment=Augment(flip=0.5, crop=crop), seed=0)
+    return Feed(splits=[split], weights=[1.0], batches=[BATCH], augment=Augment(flip=0.5, crop=crop), seed=0)
 
 
 def _walk(loader: DataLoader[tuple[Tensor, Tensor]]) -> None:

@@ -71,7 +71,7 @@ def _bare(job: TrainJob, site: Site) -> Iterator[dict[str, float]]:
     """What one writes by hand: an epoch over collected batches, then the validation metrics, for ever."""
     settings = job.train
     (training,), (validation,) = (splits_of(job, site.prepared, split) for split in ("train", "val"))
-    feed = Feed(splits=[training], weights=[1.0], batch=settings.batch, augment=settings.augment, seed=job.seed)
+    feed = Feed(splits=[training], weights=[1.0], batches=[settings.batch], augment=settings.augment, seed=job.seed)
     batches = list(feed.loader(0, feed.steps_per_epoch, workers=0, pin=False))
     held_out = list(in_order(validation, settings.batch))
     form = torch.channels_last if site.channels_last else torch.contiguous_format

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import models.decathlon_resnet
-import models.thin_vgg  # noqa: F401 - both add their networks to timm's
+import models.small_swin
+import models.thin_vgg  # noqa: F401 - all add their networks to timm's
 from models.spec import BackboneSpec
 
 
@@ -41,6 +42,11 @@ def build_blocks(spec: BackboneSpec) -> list[Block]:
     family = type(net).__name__
     if family not in FAMILIES:
         raise ValueError(f"backbone.name {spec.name}: {family} can't be cut; families known: {', '.join(FAMILIES)}")
+    if spec.dynamic and family == "VisionTransformer":
+        raise ValueError(
+            f"datasets.*.size: backbone {spec.name} has a position for each patch of one image size; give all data sets"
+            " the same size, or take a backbone without such a table (convolutions, ConvNeXt, DaViT, Swin)"
+        )
     stem, stages, tail, as_map = FAMILIES[family](net)
     if spec.locations > len(stages):
         raise ValueError(f"backbone.locations {spec.locations}: {spec.name} has {len(stages)} stages to branch at")
@@ -88,7 +94,7 @@ def _sizing(spec: BackboneSpec) -> dict[str, Any]:
     """Families with position tables or windows must be told the image size when they are made."""
     if spec.name.startswith(("vit", "deit", "test_vit")):
         return {"img_size": spec.size, "dynamic_img_size": False}
-    return {"img_size": spec.size} if spec.name.startswith("swin") else {}
+    return {"img_size": spec.size, "dynamic_img_size": spec.dynamic} if spec.name.startswith("swin") else {}
 
 
 class _Tokens(nn.Module):
@@ -171,6 +177,7 @@ def _davit(net: Any) -> Cut:
 
 
 def _swin(net: Any) -> Cut:
+    net.patch_embed.dynamic_img_pad = net.dynamic_img_size  # a size that is no multiple of the patch is filled up
     return [net.patch_embed], list(net.layers), [net.norm], _channels_first
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from models.spec import BackboneSpec, Column, ModelSpec, TaskSpec
+from models.spec import BackboneSpec, Column, ModelSpec, Route, TaskSpec
 
 FORMAT = 2
 SPEC, WEIGHTS = "spec.json", "weights.safetensors"
@@ -69,15 +69,25 @@ def read_spec(raw: Mapping[str, Any]) -> ModelSpec:
                 **task,
                 "column": Column(**{**task["column"], "classes": tuple(task["column"]["classes"])}),
                 "options": tuple((name, value) for name, value in task["options"]),
+                "size": tuple(task["size"]) if task.get("size") else None,
             }
         )
         for task in raw["tasks"]
     )
     backbone = BackboneSpec(**{**raw["backbone"], "size": tuple(raw["backbone"]["size"])})
-    groups = tuple(tuple(row) for row in raw["groups"])
+    groups = _rows(raw["groups"])
+    routes = tuple(
+        Route(**{**route, "experts": _rows(route["experts"]), "own": _rows(route["own"])})
+        for route in raw.get("routes", ())
+    )
     stats = {"mean": tuple(raw["mean"]), "std": tuple(raw["std"])}
     settings = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in raw["settings"])
-    return ModelSpec(**{**raw, **stats, "tasks": tasks, "backbone": backbone, "groups": groups, "settings": settings})
+    values = {"tasks": tasks, "backbone": backbone, "groups": groups, "settings": settings, "routes": routes}
+    return ModelSpec(**{**raw, **stats, **values})
+
+
+def _rows(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(row) for row in rows)
 
 
 def offline(spec: ModelSpec) -> ModelSpec:

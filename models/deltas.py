@@ -43,14 +43,14 @@ def restore(network: TapsModel, task: str, delta: Mapping[str, Tensor]) -> None:
     own, head = network.of(task), network.heads[network.spec.task_names.index(task)]
     assert own.frozen, "a delta holds effective weights"
     with torch.no_grad():
-        _fill({"scores": own.scores}, {name: delta[name] for name in ("scores",) if name in delta})
+        fill({"scores": own.scores}, {name: delta[name] for name in ("scores",) if name in delta})
         own.restart(network.base)
         places = own.tensors(network.base) | {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
-        _fill(places | {"scores": own.scores}, delta)
+        fill(places | {"scores": own.scores}, delta)
 
 
-def _fill(places: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Copy tensors to where they belong, if names, types and shapes agree."""
+def fill(places: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Copy tensors to where they belong. ValueError unless names, types and shapes agree."""
     both = places.keys() & found.keys()
     unlike = [
         f"{name} is {_form(found[name])}, not {_form(places[name])}"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 POOLING_BINS = (1, 2, 3, 6)  # cells along each side
+FEWEST_LOCATIONS = 3  # of UperNet
 FINEST_SHUFFLE = 8  # a stride that pixel shuffle takes alone; beyond, it takes 4 and bilinear the rest
 
 
@@ -77,15 +78,54 @@ class PyramidPoolingHead(nn.Module):
         return _to_image(self.project(self.merge(torch.cat([last, *pooled], 1))), last, self.stride, size)
 
 
+class UperNetHead(nn.Module):
+    """Map location features to one vector per pixel, as UperNet (Xiao et al. 2018, Sec. 3).
+
+    Pyramid pooling of the last location goes top-down through the others; all levels meet at the finest. It is
+    normalised image by image, since the batches that such a head is trained on are small.
+    """
+
+    def __init__(self, channels: Sequence[int], reductions: Sequence[int], width: int, outputs: int) -> None:
+        super().__init__()
+        if len(channels) < FEWEST_LOCATIONS:
+            raise ValueError(
+                f"head 'upernet' needs {FEWEST_LOCATIONS} locations or more, but backbone.locations is {len(channels)};"
+                " raise it, or take another head"
+            )
+        # seconds where it is not yet in the disk's cache, and no other head needs it
+        from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
+
+        self.stride = reductions[0]
+        # The decoder leaves out two features finer than those it uses, and counts one of them.
+        self.decoder = UPerNetDecoder([0, 0, *channels], len(channels) + 1, width)
+        _normalise_by_image(self.decoder)
+        self.project = nn.Conv2d(width, outputs, 1)
+
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Map features, finest first, to [B, O, H, W]."""
+        merged = self.decoder([features[0], features[0], *features])
+        return _to_image(self.project(merged), merged, self.stride, size)
+
+
 DENSE_HEADS: dict[str, Callable[[Sequence[int], Sequence[int], int, int], nn.Module]] = {
     "fpn": PyramidHead,
     "psp": PyramidPoolingHead,
+    "upernet": UperNetHead,
 }
 
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
     convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
+def _normalise_by_image(module: nn.Module) -> None:
+    """Put a normalisation over an image's channels and pixels in the place of every one over the batch."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, nn.GroupNorm(1, child.num_features))
+        else:
+            _normalise_by_image(child)
 
 
 def _to_image(output: Tensor, feature: Tensor, stride: int, size: tuple[int, int]) -> Tensor:

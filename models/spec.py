@@ -40,12 +40,16 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
-    """A timm network cut at `locations` places, for images of `size` (height, width)."""
+    """A timm network cut at `locations` places, for images of `size` (height, width).
+
+    `dynamic`: it takes images of any size; `size` is then the largest height and width, at which its cost is counted.
+    """
 
     name: str
     locations: int
     size: tuple[int, int]
     pretrained: bool = False
+    dynamic: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,8 @@ class TaskSpec:
     """One task: its kind (a key of `models.tasks.TASKS`), the column it learns from, its weight in the objective.
 
     `options` are the kind's own settings, as sorted (name, value) pairs; a kind refuses those it does not know.
-    `head` names one of the kind's heads, "" its first.
+    `head` names one of the kind's heads, "" its first. `size` (height, width) is that of its images where a dynamic
+    backbone takes several.
     """
 
     name: str
@@ -65,6 +70,21 @@ class TaskSpec:
     head_width: int = 32
     head: str = ""
     options: tuple[tuple[str, float], ...] = ()
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """What a data set's routers may choose from: `top_k` of the numbered experts, in every layer that has experts.
+
+    `experts` and `own` hold one row of numbers per layer; `own` are those that no other data set uses. Numbers are
+    names: they stay when other experts go.
+    """
+
+    dataset: str
+    top_k: int
+    experts: tuple[tuple[int, ...], ...]
+    own: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +92,7 @@ class ModelSpec:
     """A network for several tasks: backbone, tasks, input normalisation, and how the tasks share (`strategy`).
 
     `groups[d][t]` is the branch of task t at location d; only strategy "branched" reads it. `settings` are a strategy's
-    own, as sorted (name, value) pairs.
+    own, as sorted (name, value) pairs. `routes` are those of data sets that may not use all experts of strategy "moe".
     """
 
     strategy: str
@@ -82,6 +102,7 @@ class ModelSpec:
     std: tuple[float, float, float]
     groups: tuple[tuple[int, ...], ...] = field(default=())
     settings: tuple[tuple[str, Setting], ...] = field(default=())
+    routes: tuple[Route, ...] = field(default=())
 
     @property
     def task_names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from models.branch_tree import BranchTree
 from models.spec import ModelSpec, Setting, TaskSpec
 from pipeline.artifacts import DatasetManifest
 from pipeline.config import Config, Train
-from pipeline.jobs import TrainJob, model_spec, task_specs, train_job, tree_job
+from pipeline.jobs import TrainJob, model_spec, sized, task_specs, train_job, tree_job
 from pipeline.strategies import Taps
 
 MATCHED = "manual_freezing"  # the baseline that is given as many weights as TAPS took
@@ -183,14 +183,8 @@ def _network(
     strategy: str,
     settings: Mapping[str, Setting],
 ) -> ModelSpec:
-    size = base.spec.backbone.size
-    for task in tasks:
-        if manifests[task.dataset].size != size:
-            raise ValueError(
-                f"params.yaml datasets.{task.dataset}.size: {manifests[task.dataset].size}, but the base of the taps"
-                f" stage takes images of {size}"
-            )
-    return replace(base.spec, strategy=strategy, tasks=tuple(tasks), settings=tuple(sorted(settings.items())))
+    tasks = sized(tasks, manifests, base.spec.backbone)
+    return replace(base.spec, strategy=strategy, tasks=tasks, settings=tuple(sorted(settings.items())))
 
 
 def _tasks(config: Config, manifests: Mapping[str, DatasetManifest]) -> list[TaskSpec]:

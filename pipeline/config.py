@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from pipeline.settings_file import Fraction, Positive, Settings, nearest, read, validate
-from pipeline.strategies import Branched, Taps, Trees
+from pipeline.strategies import ADDED, LWF, MODES, Adapt, Branched, Moe, Taps, Trees
 
 ROOT = Path(__file__).resolve().parent.parent
 HELPERS = ("base", "pictures", "summed", "files")  # what the kinds and the readers share
@@ -19,7 +19,11 @@ READERS = sorted(p.stem for p in (ROOT / "pipeline/datasets").glob("[a-z]*.py") 
 
 
 class Dataset(Settings):
-    """Where a data set lies and how it is stored. `val` and `test` are fractions where it has no official split."""
+    """Where a data set lies, how it is stored and drawn.
+
+    `val` and `test` are fractions where it has no official split. `weight` is its chance of being drawn, `batch` the
+    images of a step that draws it (by default train.batch).
+    """
 
     reader: str
     root: str | None = None
@@ -29,6 +33,7 @@ class Dataset(Settings):
     test: Fraction = 0.15
     min_class_count: Annotated[int, Field(ge=0)] = 0
     weight: Annotated[float, Field(gt=0)] = 1.0
+    batch: Positive | None = None
 
     @field_validator("size", mode="before")
     @classmethod
@@ -113,6 +118,8 @@ class Config(Settings):
     trees: Trees
     branched: Branched
     taps: Taps
+    moe: Moe
+    adapt: Adapt
     report: Report
 
 
@@ -176,13 +183,27 @@ def _wrong_names(raw: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
         if isinstance(item.get("dataset"), str) and item["dataset"] not in datasets:
             known = [str(key) for key in datasets]
             yield ("tasks", name, "dataset"), f"no data set {item['dataset']!r}. {nearest(item['dataset'], known)}"
-    taps, known = _section(raw, "taps"), [str(key) for key in tasks]
-    base, asked = taps.get("base"), taps.get("tasks")
-    if isinstance(base, str) and base not in ("shared", "pretrained", *known):
-        yield ("taps", "base"), f"no base {base!r}. {nearest(base, ['shared', 'pretrained', *known])}"
-    for place, name in enumerate(asked if isinstance(asked, list) else []):
-        if isinstance(name, str) and name not in known:
-            yield ("taps", "tasks", place), f"no task {name!r}. {nearest(name, known)}"
+    yield from _wrong_tasks(raw, [str(key) for key in tasks])
+
+
+def _wrong_tasks(raw: Any, known: list[str]) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Names of tasks and modes in the sections of the strategies."""
+    bases = {("taps", "base"): ["shared", "pretrained", *known], ("moe", "pretrained_on"): known}
+    for (section, key), allowed in bases.items():
+        name = _section(raw, section).get(key)
+        if isinstance(name, str) and name not in allowed:
+            yield (section, key), f"no base {name!r}. {nearest(name, allowed)}"
+    own_modes = [str(name) for name in _section(_section(raw, "adapt"), "own_modes")]
+    for name in own_modes:
+        if name in (*MODES, ADDED, LWF):
+            yield ("adapt", "own_modes", name), f"there is a mode {name!r} already. Give yours another name."
+    modes = [*MODES, *own_modes]
+    lists = [(section, "tasks", "task", known) for section in ("taps", "moe", "adapt")]
+    for section, key, what, allowed in [*lists, ("adapt", "modes", "mode", modes)]:
+        asked = _section(raw, section).get(key)
+        for place, name in enumerate(asked if isinstance(asked, list) else []):
+            if isinstance(name, str) and name not in allowed:
+                yield (section, key, place), f"no {what} {name!r}. {nearest(name, allowed)}"
 
 
 def _section(raw: Any, key: str) -> Mapping[str, Any]:

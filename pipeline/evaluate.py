@@ -24,16 +24,20 @@ def metrics_of(
     tasks: Mapping[str, Task],
     splits: Sequence[Split],
     *,
-    batch: int,
+    batches: Sequence[int],
     device: torch.device,
     rank: int = 0,
     world: int = 1,
 ) -> dict[str, float]:
-    """Map a predictor to each task's metric; every rank sees its rows and all get the same numbers."""
-    metrics = {name: task.metric().to(device) for name, task in tasks.items()}
+    """Map a predictor to the metric of each task on these splits; each rank sees its rows, all get the same numbers.
+
+    `batches` holds the images that are read at a time from each split.
+    """
+    here = [name for split in splits for name in tasks_on(split.dataset, tasks)]
+    metrics = {name: task.metric().to(device) for name, task in tasks.items() if name in here}
     for metric in metrics.values():
         metric.distributed_available_fn = lambda: world > 1  # alone, no waiting for ranks that don't evaluate
-    for split in splits:
+    for split, batch in zip(splits, batches, strict=True):
         names = tasks_on(split.dataset, tasks)
         for part in in_order(split, batch, rank, world):
             part = part.to(device)
@@ -48,13 +52,13 @@ def network_metrics(
     tasks: Mapping[str, Task],
     splits: Sequence[Split],
     *,
-    batch: int,
+    batches: Sequence[int],
     device: torch.device,
     bf16: bool = False,
     rank: int = 0,
     world: int = 1,
 ) -> dict[str, float]:
-    """Map a network to each task's metric; the network is in evaluation mode meanwhile."""
+    """Map a network to the metric of each task on these splits; the network is in evaluation mode meanwhile."""
 
     def predict(part: Batch, names: Sequence[str]) -> Mapping[str, Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -63,7 +67,7 @@ def network_metrics(
 
     was_training = network.training
     network.eval()
-    values = metrics_of(predict, tasks, splits, batch=batch, device=device, rank=rank, world=world)
+    values = metrics_of(predict, tasks, splits, batches=batches, device=device, rank=rank, world=world)
     network.train(was_training)
     return values
 
@@ -80,4 +84,4 @@ def trivial_metrics(tasks: Mapping[str, Task], train: Sequence[Split], test: Seq
     def predict(part: Batch, names: Sequence[str]) -> Mapping[str, Tensor]:
         return {name: constants[name].expand(len(part), *constants[name].shape) for name in names}
 
-    return metrics_of(predict, tasks, test, batch=64, device=torch.device("cpu"))
+    return metrics_of(predict, tasks, test, batches=[64] * len(test), device=torch.device("cpu"))

@@ -5,7 +5,7 @@ own sources) and nothing that cannot (machine, paths, names). The same job twice
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from pipeline.settings_file import nearest
 # What decides a result once data and settings are given.
 SOURCES = (
     *(f"models/{folder}/*.py" for folder in ("adaptation", "sharing", "tasks")),
-    *(f"models/{name}.py" for name in ("accounting", "backbone", "batch_norm", "branch_tree", "bundle")),
-    *(f"models/{name}.py" for name in ("bundle_files", "decathlon_resnet", "deltas", "gating", "heads")),
-    *(f"models/{name}.py" for name in ("loss_weights", "spec", "taps_bundle", "thin_vgg")),
+    *(f"models/{name}.py" for name in ("accounting", "average_precision", "backbone", "batch_norm", "branch_tree")),
+    *(f"models/{name}.py" for name in ("bundle", "bundle_files", "decathlon_resnet", "delta_files", "deltas")),
+    *(f"models/{name}.py" for name in ("detection_head", "expert*", "gating", "heads", "loss_weights", "moe_bundle")),
+    *(f"models/{name}.py" for name in ("moe_settings", "mutual_information", "small_swin", "spec", "taps_bundle")),
+    "models/thin_vgg.py",
     *(
         f"pipeline/{name}.py"
         for name in ("augment", "decoding", "evaluate", "loading", "loop", "optimise", "step", "training_state")
@@ -32,8 +34,10 @@ SOURCES = (
 class TrainJob:
     """One network to train: on which data, how, from which seed.
 
-    `datasets` are (name, fingerprint, weight of being drawn). `reference` holds the single-task networks' validation
-    metrics, against which a network for several tasks picks its best epoch; a network for one task needs none.
+    `datasets` are (name, fingerprint, weight of being drawn, batch); tasks of the network on other data sets are
+    neither trained nor evaluated. `draws` is the number of batches in a step, each from a data set drawn on its own.
+    `reference` holds the single-task networks' validation metrics, against which a network for several tasks picks
+    its best epoch; where one task is trained there is none.
     `start` names the jobs of tasks whose weights it starts from (task, key); without them it starts from the backbone.
     `loss_weights` is a key of `models.loss_weights.LOSS_WEIGHTS`. `lam` is the λ before the network's own penalty, zero
     in the first `lam_warmup` epochs. `name` is for people and does not count.
@@ -41,7 +45,7 @@ class TrainJob:
 
     name: str
     model: ModelSpec
-    datasets: tuple[tuple[str, str, float], ...]
+    datasets: tuple[tuple[str, str, float, int], ...]
     train: Train
     seed: int
     reference: tuple[tuple[str, float], ...] = ()
@@ -49,10 +53,23 @@ class TrainJob:
     loss_weights: str = "fixed"
     lam: float = 0.0
     lam_warmup: int = 0
+    draws: int = 1
 
     def __post_init__(self) -> None:
-        if len(self.model.tasks) > 1 and {name for name, _ in self.reference} != set(self.model.task_names):
+        trained = self.trained
+        if len(trained) > 1 and {name for name, _ in self.reference} != set(trained):
             raise ValueError(f"job {self.name}: several tasks need a single-task reference for each")
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The images of each data set that a draw or an evaluation reads at a time."""
+        return tuple(batch for *_, batch in self.datasets)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The tasks that live on the job's data sets."""
+        names = {name for name, *_ in self.datasets}
+        return tuple(task.name for task in self.model.tasks if task.dataset in names)
 
     @cached_property
     def key(self) -> str:
@@ -106,12 +123,12 @@ def model_spec(
 ) -> ModelSpec:
     """Map configuration, data and a branch tree's groups to a branched network's spec.
 
-    Normalisation is the mean over the data sets that the tasks live on; their stored sizes must agree.
+    Normalisation is the mean over the data sets that the tasks live on. Where the data sets of the study differ in
+    size, each of its networks takes images of any size: so weights and features of one can stand beside another's.
     """
     used = [manifests[name] for name in dict.fromkeys(task.dataset for task in tasks)]
-    sizes = {manifest.size for manifest in used}
-    if len(sizes) > 1:
-        raise ValueError(f"datasets.*.size: data sets of one network must share a size, found {sorted(sizes)}")
+    sizes = {manifests[task.dataset].size for task in config.tasks.values()}
+    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
 
     def average(name: str) -> tuple[float, float, float]:
         red, green, blue = (sum(getattr(m, name)[c] for m in used) / len(used) for c in range(3))
@@ -121,16 +138,24 @@ def model_spec(
         name=config.backbone.name,
         pretrained=config.backbone.pretrained,
         locations=config.backbone.locations,
-        size=used[0].size,
+        size=(height, width),
+        dynamic=len(sizes) > 1,
     )
     return ModelSpec(
         strategy="branched",
         backbone=backbone,
-        tasks=tuple(tasks),
+        tasks=sized(tasks, manifests, backbone),
         mean=average("mean"),
         std=average("std"),
         groups=tuple(tuple(row) for row in groups),
     )
+
+
+def sized(
+    tasks: Sequence[TaskSpec], manifests: Mapping[str, DatasetManifest], backbone: BackboneSpec
+) -> tuple[TaskSpec, ...]:
+    """Map tasks to those that a network of this backbone has: with a dynamic one each knows its images' size."""
+    return tuple(replace(task, size=manifests[task.dataset].size if backbone.dynamic else None) for task in tasks)
 
 
 def train_job(
@@ -146,20 +171,31 @@ def train_job(
     train: Train | None = None,
     lam: float = 0.0,
     lam_warmup: int = 0,
+    on: Sequence[str] | None = None,
+    draws: int = 1,
 ) -> TrainJob:
-    """Map a network to the job that trains it on its tasks' data sets, under the study's `train` or another."""
-    used = dict.fromkeys(task.dataset for task in model.tasks)
+    """Map a network to the job that trains it, under the study's `train` or another.
+
+    `on` names the data sets that it is trained on, by default all of its tasks'; `reference` may hold more tasks.
+    """
+    train, used = train or config.train, dict.fromkeys(task.dataset for task in model.tasks)
+    assert on is None or set(on) <= set(used)
+    trained = [task.name for task in model.tasks if on is None or task.dataset in on]
     return TrainJob(
         name=name,
         model=model,
-        datasets=tuple((data, manifests[data].fingerprint, config.datasets[data].weight) for data in used),
-        train=train or config.train,
+        datasets=tuple(
+            (data, manifests[data].fingerprint, item.weight, item.batch or train.batch)
+            for data, item in ((data, config.datasets[data]) for data in used if on is None or data in on)
+        ),
+        train=train,
         seed=seed,
-        reference=tuple(sorted((reference or {}).items())),
+        reference=tuple(sorted((task, value) for task, value in (reference or {}).items() if task in trained)),
         start=tuple(sorted((start or {}).items())),
         loss_weights=loss_weights,
         lam=lam,
         lam_warmup=lam_warmup,
+        draws=draws,
     )
 
 

@@ -1,7 +1,8 @@
 """Arrow shards -> batches: the same global batches for any number of ranks, loader workers and interruptions.
 
-A batch comes from one data set (MTHL's two-step sampling): step -> data set -> rows, all drawn from the seed and the
-step alone. A rank takes every world-th row of the global batch. Splits that fit in memory are decoded once.
+A batch comes from one data set (MTHL's two-step sampling): draw -> data set -> rows, all drawn from the seed and the
+draw's number alone. A step holds one draw, of which a rank takes every world-th row, or several, of which a rank takes
+every world-th. Splits that fit in memory are decoded once.
 B images, H W height and width.
 """
 
@@ -22,7 +23,7 @@ from pipeline.config import Augment
 from pipeline.decoding import DECODERS, MAP_BYTES, decode_rgb
 
 CACHE_BYTES = 512 << 20
-BLOCK = 4096  # steps whose data sets are drawn at once
+BLOCK = 4096  # draws of which the data sets are chosen at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,58 +105,72 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Feed(Dataset[Batch]):
-    """Step number -> this rank's part of that step's global batch; a pure function of (seed, step).
+    """Number of a draw -> what this rank sees of that draw's batch; a pure function of (seed, number).
 
-    `weights` are the chances of the data sets (paper MTHL: two-step sampling); each data set is walked through in a
-    fresh order as often as it is drawn.
+    `weights` are the chances of the data sets (paper MTHL: two-step sampling), `batches` their images in a draw; each
+    data set is walked through in a fresh order as often as it is drawn. Step s holds `draws` of them, from s x draws
+    on: ranks split the batch of a single one, and share out several, which they see whole.
     """
 
     splits: Sequence[Split]
     weights: Sequence[float]
-    batch: int
+    batches: Sequence[int]
     augment: Augment
     seed: int
+    draws: int = 1
     rank: int = 0
     world: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch < self.world:
-            raise ValueError(f"train.batch {self.batch} is smaller than the {self.world} workers of machine.yaml")
-        for split in self.splits:
-            if len(split) < self.batch:
+        if self.draws > 1 and self.draws % self.world:
+            raise ValueError(
+                f"moe.ranks {self.draws}: the {self.world} workers of machine.yaml can't share them out evenly; set"
+                f" workers to a divisor of {self.draws}, or moe.ranks to a multiple of {self.world}"
+            )
+        for split, batch in zip(self.splits, self.batches, strict=True):
+            key = f"datasets.{split.dataset}.batch (train.batch where it is not set)"
+            if self.draws == 1 and batch < self.world:
+                raise ValueError(f"a batch of {batch} is smaller than the {self.world} workers of machine.yaml: {key}")
+            if len(split) < batch:
                 raise ValueError(
-                    f"data set {split.dataset}: {len(split)} training images are fewer than train.batch {self.batch};"
-                    " lower train.batch or take more images"
+                    f"data set {split.dataset}: {len(split)} training images are fewer than its batch of {batch}; lower"
+                    f" {key} or take more images"
                 )
 
     @property
     def steps_per_epoch(self) -> int:
-        """One epoch draws as many batches as all data sets hold whole ones."""
-        return sum(len(split) // self.batch for split in self.splits)
+        """One epoch draws as many batches as all data sets hold whole ones, in whole steps."""
+        whole = sum(len(split) // batch for split, batch in zip(self.splits, self.batches, strict=True))
+        return max(1, whole // self.draws)
 
-    def __getitem__(self, step: int) -> Batch:
-        which, turn = self._draw(step)
-        split = self.splits[which]
-        per_walk = len(split) // self.batch
-        walk, place = divmod(turn, per_walk)
+    def of_step(self, step: int) -> range:
+        """The numbers of a step's draws that this rank sees."""
+        first = self.rank if self.draws > 1 else 0
+        return range(step * self.draws + first, (step + 1) * self.draws, self.world)
+
+    def __getitem__(self, number: int) -> Batch:
+        which, turn = self._draw(number)
+        split, count = self.splits[which], self.batches[which]
+        walk, place = divmod(turn, len(split) // count)
         order = torch.randperm(len(split), generator=_generator(self.seed, 1, which, walk))
-        rows = order[place * self.batch : (place + 1) * self.batch]
-        windows = draw_windows(self.batch, split.size, self.augment, _generator(self.seed, 2, step))
-        mine = slice(self.rank, None, self.world)
+        rows = order[place * count : (place + 1) * count]
+        windows = draw_windows(count, split.size, self.augment, _generator(self.seed, 2, number))
+        mine = slice(self.rank, None, self.world) if self.draws == 1 else slice(None)
         batch = split.read(rows[mine].tolist())
         images, labels = augment(batch.images, batch.labels, split.columns, windows[mine])
         return Batch(dataset=split.dataset, images=images, labels=labels)
 
-    def _draw(self, step: int) -> tuple[int, int]:
-        """Which data set a step draws, and how often it was drawn before."""
-        return (0, step) if len(self.splits) == 1 else _draws(tuple(self.weights), self.seed, step // BLOCK)[step]
+    def _draw(self, number: int) -> tuple[int, int]:
+        """Which data set a draw takes, and how often it was taken before."""
+        one = len(self.splits) == 1
+        return (0, number) if one else _draws(tuple(self.weights), self.seed, number // BLOCK)[number]
 
     def loader(self, first: int, last: int, *, workers: int, pin: bool) -> DataLoader[Batch]:
         """Batches of steps first..last-1 in order; stopped and started again anywhere, it gives the same ones."""
         return DataLoader(
             self,
             batch_size=None,
-            sampler=range(first, last),
+            sampler=[number for step in range(first, last) for number in self.of_step(step)],
             num_workers=workers,
             pin_memory=pin,
             persistent_workers=False,
@@ -164,7 +179,7 @@ class Feed(Dataset[Batch]):
 
 @lru_cache(maxsize=2)
 def _draws(weights: tuple[float, ...], seed: int, block: int) -> list[tuple[int, int]]:
-    """The data set of every step up to the end of a block of steps, and how often it was drawn before."""
+    """The data set of every draw up to the end of a block of draws, and how often it was taken before."""
     chances = torch.tensor(weights, dtype=torch.float64)
     turns = [0] * len(weights)
     draws = []

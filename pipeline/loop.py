@@ -8,6 +8,7 @@ comes from the seed and the step. `conclude` reads the test split once and write
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -66,7 +67,7 @@ def conclude(job: TrainJob, site: Site) -> dict[str, Any]:
         network,
         network.tasks,
         splits_of(job, site.prepared, "test"),
-        batch=job.train.batch,
+        batches=job.batches,
         device=device,
         bf16=uses_bf16(job, site),
     )
@@ -90,12 +91,11 @@ def conclude(job: TrainJob, site: Site) -> dict[str, Any]:
 def _epoch(job: TrainJob, site: Site, run: TrainingState, feed: Feed, last: int, started: float) -> None:
     """Take the steps up to `last`; every few minutes leave a checkpoint inside a long epoch."""
     device, saved_at = torch.device(site.device), time.monotonic()
-    loader = feed.loader(run.step, last, workers=site.loader_workers, pin=device.type == "cuda")
-    for batch in loader:
+    batches = iter(feed.loader(run.step, last, workers=site.loader_workers, pin=device.type == "cuda"))
+    while run.step < last:
         for group in run.optimiser.param_groups:
             group["lr"] = learning_rate(job.train, run.step, feed.steps_per_epoch) * group["lr_scale"]
-        torch.manual_seed((job.seed * 1_000_003 + run.step) * 4099 + site.rank)  # dropout's draws, the same on resuming
-        take_step(job, site, run, batch.to(device))
+        take_step(job, site, run, [batch.to(device) for batch in islice(batches, len(feed.of_step(run.step)))])
         run.step += 1
         if run.step % CHECK_EVERY == 0 or run.step == last:
             check_finite(job, site, run)
@@ -108,14 +108,14 @@ def _epoch(job: TrainJob, site: Site, run: TrainingState, feed: Feed, last: int,
 def _record(job: TrainJob, site: Site, run: TrainingState, epoch: int, steps: int, started: float) -> EpochRecord:
     sums = run.sums.clone()
     if site.world > 1:
-        dist.all_reduce(sums[0])
-        sums[0] /= site.world
-    means = sums[0] / sums[1].clamp(min=1)
+        dist.all_reduce(sums)
+    means = dict(zip(job.model.task_names, (sums[0] / sums[1].clamp(min=1)).tolist(), strict=True))
+    weights = dict(zip(job.model.task_names, run.weighing.factors().tolist(), strict=True))
     val = network_metrics(
         run.evaluated,
         run.network.tasks,
         run.val,
-        batch=job.train.batch,
+        batches=job.batches,
         device=torch.device(site.device),
         bf16=uses_bf16(job, site),
         rank=site.rank,
@@ -124,8 +124,8 @@ def _record(job: TrainJob, site: Site, run: TrainingState, epoch: int, steps: in
     return EpochRecord(
         epoch=epoch + 1,
         step=run.step,
-        losses=dict(zip(job.model.task_names, means.tolist(), strict=True)),
-        weights=dict(zip(job.model.task_names, run.weighing.factors().tolist(), strict=True)),
+        losses={name: means[name] for name in job.trained},
+        weights={name: weights[name] for name in job.trained},
         val=val,
         score=_score(job, run.network, val),
         lr=learning_rate(job.train, (epoch + 1) * steps - 1, steps),
@@ -152,10 +152,11 @@ def _best(history: Sequence[EpochRecord], job: TrainJob) -> EpochRecord:
 def _feed(job: TrainJob, site: Site) -> Feed:
     return Feed(
         splits=splits_of(job, site.prepared, "train"),
-        weights=[weight for _, _, weight in job.datasets],
-        batch=job.train.batch,
+        weights=[weight for _, _, weight, _ in job.datasets],
+        batches=job.batches,
         augment=job.train.augment,
         seed=job.seed,
+        draws=job.draws,
         rank=site.rank,
         world=site.world,
     )

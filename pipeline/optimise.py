@@ -19,7 +19,8 @@ def build_optimiser(network: SharedModel, train: Train, more: Sequence[nn.Parame
     Weight decay spares vectors (biases, normalisation layers, scores), what the network names, and `more`. A group's
     `lr_scale` is what its learning rate is multiplied by.
     """
-    fused: dict[str, Any] = {} if train.optimiser == "lamb" else {"fused": True}
+    # LAMB would bound the gradient's norm once more, by its own figure: `train.clip` alone does.
+    own: dict[str, Any] = {"max_grad_norm": None} if train.optimiser == "lamb" else {"fused": True}
     # timm's "sgd" is Nesterov's, which has no meaning without a momentum; its "momentum" is the plain one.
     opt = "momentum" if train.optimiser == "sgd" and not train.momentum else train.optimiser
     spared, groups = network.no_weight_decay(), dict[tuple[float, float], list[nn.Parameter]]()
@@ -32,7 +33,7 @@ def build_optimiser(network: SharedModel, train: Train, more: Sequence[nn.Parame
     listed = [
         {"params": members, "weight_decay": decay, "lr_scale": scale} for (decay, scale), members in groups.items()
     ]
-    optimiser = create_optimizer_v2(listed, opt=opt, lr=train.lr, momentum=train.momentum, **fused)
+    optimiser = create_optimizer_v2(listed, opt=opt, lr=train.lr, momentum=train.momentum, **own)
     if opt == "sgd":
         _begin_momentum(optimiser)
     return optimiser

@@ -1,17 +1,24 @@
 """What can be known to go wrong before anything is read or trained. It decides no result, so no stage depends on it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from models.adaptation import ADAPTATIONS
+from models.backbone import build_blocks, feature_shapes
 from models.branch_tree import BranchTree
+from models.bundle_files import offline
 from models.sharing import SHARING
 from models.sharing.branched import block_costs
+from models.spec import ModelSpec
 from models.tree_search import count_trees
+from pipeline.adapt_jobs import base_of as adapt_base
+from pipeline.adapt_jobs import first_jobs, later_jobs
 from pipeline.adapting import adapted_tasks, base_of, baseline_jobs, matched_jobs, taps_jobs
 from pipeline.artifacts import DatasetManifest
 from pipeline.budgets import requests
 from pipeline.config import Config
 from pipeline.jobs import model_spec, task_specs
+from pipeline.moe_jobs import joint_tasks, moe_trials
 from pipeline.settings_file import nearest
 
 MOST_TRAINED = 500  # trees that one would train to draw them all
@@ -28,7 +35,23 @@ def check_study(config: Config, manifests: Mapping[str, DatasetManifest]) -> Non
             f"params.yaml branched.exhaustive: {len(tasks)} tasks at {locations} locations have {count:,} trees to"
             f" train, more than {MOST_TRAINED}; take fewer tasks or locations, trees.share_first: true, or turn it off"
         )
+    _check_sizes(spec)
     _check_taps(config, manifests)
+    if config.moe.lams:
+        _check_moe(config, manifests)
+
+
+def _check_sizes(spec: ModelSpec) -> None:
+    """Run one empty image of every data set's size through the backbone."""
+    blocks = build_blocks(replace(spec.backbone, pretrained=False))
+    for task in spec.tasks:
+        try:
+            feature_shapes(blocks, task.size or spec.backbone.size)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"params.yaml datasets.{task.dataset}.size: {spec.backbone.name} can't take images of"
+                f" {list(task.size or spec.backbone.size)} ({error}); take a larger size"
+            ) from None
 
 
 def _check_taps(config: Config, manifests: Mapping[str, DatasetManifest]) -> None:
@@ -57,3 +80,42 @@ def _check_taps(config: Config, manifests: Mapping[str, DatasetManifest]) -> Non
             SHARING[spec.strategy](spec)
         except ValueError as error:
             raise ValueError(f"params.yaml taps, {method}: {error}") from None
+
+
+def _check_moe(config: Config, manifests: Mapping[str, DatasetManifest]) -> None:
+    """Build the network with experts once, and that of every mode: what does not fit shows here."""
+    adapt, joint = config.adapt, joint_tasks(config)
+    if not joint:
+        raise ValueError("params.yaml moe: adapt.tasks leave no task to train jointly; name some in moe.tasks")
+    if "finetune" in config.moe.baselines and config.moe.pretrained_on is None:
+        raise ValueError(
+            "params.yaml moe.pretrained_on: the baseline finetune needs the task whose network it starts from"
+        )
+    taken = {config.tasks[task].dataset: f"moe.tasks has {task}" for task in joint}
+    for place, task in enumerate(adapt.tasks):
+        dataset = config.tasks[task].dataset
+        if dataset in taken:
+            raise ValueError(
+                f"params.yaml adapt.tasks[{place}]: {task} lives on {dataset}, as {taken[dataset]}; a new data set has "
+                "one task of its own"
+            )
+        taken[dataset] = f"adapt.tasks has {task}"
+    single = {name: {"val": 1.0, "job": ""} for name in config.tasks}
+    _build({trial.job.model: "moe" for trial in moe_trials(config, manifests, single)})
+    base = adapt_base(config, manifests, "")
+    even = {task: [[1.0] * len(numbers) for numbers in base.experts] for task in adapt.tasks}
+    jobs = [
+        *first_jobs(config, manifests, base),
+        *later_jobs(config, manifests, base, dict.fromkeys(adapt.tasks, "router"), even),
+    ]
+    first = {item.mode: item.job.model for item in reversed(jobs)}
+    _build({spec: f"adapt.modes, {mode}" for mode, spec in first.items()})
+
+
+def _build(networks: Mapping[ModelSpec, str]) -> None:
+    """Build networks; ValueError begins with what of params.yaml asked for one that can't be."""
+    for spec, where in networks.items():
+        try:
+            SHARING[spec.strategy](offline(spec))
+        except ValueError as error:
+            raise ValueError(f"params.yaml {where}: {error}") from None

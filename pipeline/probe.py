@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.rsa import rdm
 from models.sharing import SharedModel
@@ -19,19 +20,30 @@ BATCH = 50
 
 
 def probe_images(splits: Sequence[Split], count: int) -> Tensor:
-    """Map held-out splits to K <= `count` images [K, 3, H, W], as evenly over the data sets as they allow."""
+    """Map held-out splits to K <= `count` images [K, 3, H, W], as evenly over the data sets as they allow.
+
+    H and W are the largest of the splits, the size of the study's backbone; smaller images are stretched to it.
+    """
     taken = [0] * len(splits)
     for _ in range(min(count, sum(len(split) for split in splits))):
         open_ones = [index for index, split in enumerate(splits) if taken[index] < len(split)]
         taken[min(open_ones, key=lambda index: taken[index])] += 1
+    size = (max(split.size[0] for split in splits), max(split.size[1] for split in splits))
     # Rows at even distances: a split's order may be that of its classes.
     return torch.cat(
         [
-            split.read([row * len(split) // number for row in range(number)]).images
+            _stretched(split.read([row * len(split) // number for row in range(number)]).images, size)
             for split, number in zip(splits, taken, strict=True)
             if number
         ]
     )
+
+
+def _stretched(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Map uint8 images to uint8 images of a size, bilinearly."""
+    if tuple(images.shape[-2:]) == size:
+        return images
+    return F.interpolate(images.float(), size, mode="bilinear", align_corners=False).round_().to(torch.uint8)
 
 
 @torch.inference_mode()

@@ -1,8 +1,12 @@
 """One training step, the same objective for one rank and for many."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.evaluate import tasks_on
 from pipeline.jobs import TrainJob
@@ -16,8 +20,29 @@ class Diverged(ValueError):
     """A loss stopped being finite; the message says which, where, and from where one could go on."""
 
 
-def take_step(job: TrainJob, site: Site, run: TrainingState, batch: Batch) -> None:
-    """One step on the weighed losses + λ x penalty, each loss the mean over the global batch's labels."""
+def take_step(job: TrainJob, site: Site, run: TrainingState, batches: Sequence[Batch]) -> None:
+    """One step on the mean over its draws of their objectives; clip, optimiser and averaged weights act once.
+
+    `batches` are this rank's: its rows of a single draw, or the whole batches of its share of several.
+    """
+    run.optimiser.zero_grad(set_to_none=True)
+    for place, batch in enumerate(batches):
+        # dropout's seed: the same on resuming, and of several draws wherever one is taken
+        torch.manual_seed((job.seed * 1_000_003 + run.step) * 4099 + site.rank + place * site.world)
+        with _averaging(run.forward, last=place + 1 == len(batches)):
+            (_objective(job, site, run, batch) / len(batches)).backward()
+    if site.world > 1:
+        _average_gradients(run.weighing, site.world)
+    if job.train.clip:
+        nn.utils.clip_grad_norm_(run.network.parameters(), job.train.clip)
+    run.optimiser.step()
+    run.network.finish_step()
+    if run.average is not None:
+        run.average.update_parameters(run.network)
+
+
+def _objective(job: TrainJob, site: Site, run: TrainingState, batch: Batch) -> Tensor:
+    """The weighed losses + λ x penalty of one draw, each loss the mean over the labels of all that it holds."""
     names = tasks_on(batch.dataset, run.network.tasks)
     images = batch.images.to(memory_format=torch.channels_last) if site.channels_last else batch.images
     with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=uses_bf16(job, site)):
@@ -25,32 +50,43 @@ def take_step(job: TrainJob, site: Site, run: TrainingState, batch: Batch) -> No
     tasks = [run.network.tasks[name] for name in names]
     pairs = [task.loss(outputs[task.spec.name], task.target(batch.labels[task.spec.column_name])) for task in tasks]
     sums, counts = torch.stack([pair[0] for pair in pairs]), torch.stack([pair[1] for pair in pairs]).detach()
-    if site.world > 1:
-        dist.all_reduce(counts)
-    # DDP averages gradients over ranks, so a rank's share of a global mean is scaled up by the number of ranks.
-    losses = sums * site.world / counts.clamp(min=1)
+    share = torch.ones((), device=sums.device)
+    if site.world > 1 and job.draws == 1:
+        images_of_rank = counts.new_tensor([len(batch)])
+        together = torch.cat([counts, images_of_rank])
+        dist.all_reduce(together)
+        counts, all_images = together.split([len(counts), 1])
+        # DDP averages gradients over ranks, so a rank's share of a global mean is scaled up by the number of ranks.
+        sums, share = sums * site.world, (images_of_rank * site.world / all_images)[0]
+    losses = sums / counts.clamp(min=1)
     places = [job.model.task_names.index(name) for name in names]
-    objective = run.weighing(losses, places)
-    if job.lam and len(run.history) >= job.lam_warmup:
-        objective = objective + job.lam * run.network.penalty(names)
-    run.optimiser.zero_grad(set_to_none=True)
-    objective.backward()
-    if site.world > 1:
-        _average_gradients(run.weighing, site.world)
-    if job.train.clip:
-        nn.utils.clip_grad_norm_(run.network.parameters(), job.train.clip)
-    run.optimiser.step()
-    if run.average is not None:
-        run.average.update_parameters(run.network)
     columns = torch.tensor(places, device=run.sums.device)
     run.sums[0].index_add_(0, columns, losses.detach())
     run.sums[1].index_add_(0, columns, (counts > 0).to(run.sums.dtype))
+    objective = run.weighing(losses, places)
+    if job.lam and len(run.history) >= job.lam_warmup:
+        objective = objective + job.lam * share * run.network.penalty(names)
+    return objective
+
+
+def _averaging(forward: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    """Ranks average what a step's backward passes have added up when the last one runs, not at each."""
+    return forward.no_sync() if isinstance(forward, DistributedDataParallel) and not last else nullcontext()
 
 
 def _average_gradients(module: nn.Module, world: int) -> None:
-    """What DDP does for the network it wraps."""
-    for parameter in module.parameters():
-        if parameter.grad is not None:
+    """What DDP does for the network it wraps: gradients that a rank lacks count as zero, those that all lack stay away.
+
+    Ranks may have drawn different data sets, and must agree on what to add up.
+    """
+    parameters = list(module.parameters())
+    if not parameters:
+        return
+    used = torch.tensor([parameter.grad is not None for parameter in parameters], device=parameters[0].device).int()
+    dist.all_reduce(used)
+    for parameter, ranks in zip(parameters, used.tolist(), strict=True):
+        if ranks:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             dist.all_reduce(parameter.grad)
             parameter.grad /= world
 

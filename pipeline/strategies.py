@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from pipeline.settings_file import Positive, Settings, is_number
 
@@ -24,6 +24,17 @@ def _amount(written: Any) -> Amount:
     if isinstance(written, bool) or not is_number(number) or not 0 < float(number) < float("inf"):
         raise ValueError(f"{written!r} is no budget: give a number, or a multiple of the shared network as 1.3x")
     return written
+
+
+def _once(values: list[Any]) -> list[Any]:
+    """What is listed twice, or is written alike, would be trained twice under one name."""
+    names = [value if isinstance(value, str) else f"{value:g}" for value in values]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]} is listed twice")
+    return values
+
+
+Names = Annotated[list[str], AfterValidator(_once)]
 
 
 class Trees(Settings):
@@ -88,3 +99,126 @@ class Taps(Settings):
     baseline_settings: dict[str, dict[str, float]] = {}
     budget: Annotated[float, Field(ge=0)] | None = None
     reference_errors: dict[str, Annotated[float, Field(gt=0)]] = {}
+
+
+class Moe(Settings):
+    """A backbone with experts, trained on all data sets at once (MTHL), once for every λ; its baselines beside it.
+
+    lams            every λ to try, the weight of the mutual information penalty; none leaves the strategy out
+    tasks           those to train jointly; by default all but those of `adapt`
+    epochs          by default train's
+    experts, top_k  of a layer, and how many a token gets
+    hidden          an expert's hidden channels; 0 = the MLP's over top_k, so that a token costs what it did
+    expert_bias     whether experts have biases
+    router_width    outputs of a router per expert; 2 = a noise while training (Shazeer et al. 2017)
+    placement       printed = what the paper's sizes fit; text = what it says; or glob patterns over the MLPs' names
+    momentum        of the estimates behind the penalty
+    upcycled        experts start as slices of the MLP that they replace
+    sampling        per_step = a step's batch is of one data set, split over the workers; per_rank = it holds `ranks`
+                    batches, each of a data set drawn by itself, as GPUs do it that draw on their own
+    baselines       dense (no experts), finetune (each task from the single-task network of `pretrained_on`), scratch
+    """
+
+    lams: Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(_once)] = []
+    tasks: Names = []
+    epochs: Positive | None = None
+    experts: Positive = 12
+    top_k: Positive = 4
+    hidden: Annotated[int, Field(ge=0)] = 0
+    expert_bias: bool = True
+    router_width: Literal[1, 2] = 1
+    placement: Literal["printed", "text"] | Annotated[list[str], Field(min_length=1)] = "printed"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    upcycled: bool = False
+    sampling: Literal["per_step", "per_rank"] = "per_step"
+    ranks: Positive = 1
+    baselines: Annotated[list[Literal["dense", "finetune", "scratch"]], AfterValidator(_once)] = ["dense", "scratch"]
+    pretrained_on: str | None = None
+
+
+class Mode(Settings):
+    """One way to adapt a network with experts to a new data set (MTHL, Sec. 3.3): what learns, what is left of it.
+
+    What removes experts goes on from the network that learned a new router (mode "router"), as in the paper, so it
+    learns for twice as long as the others.
+
+    learns      all = the whole network; own = a new router, and `experts` of each layer
+    experts     how many experts of each layer learn too: picked at `select`, random or the most or least used
+    prune       the share of each layer's experts that is removed, the least used first
+    threshold   experts that get less than this share of the choices are removed
+    top_k       experts a token gets, in place of the base's
+    adapter     width of a bottleneck after every mixture (Houlsby et al. 2019)
+    """
+
+    learns: Literal["all", "own"] = "own"
+    experts: Annotated[int, Field(ge=0)] = 0
+    select: Literal["random", "most", "least"] = "random"
+    prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    top_k: Positive | None = None
+    adapter: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _chooses_among_those_that_learn(self) -> "Mode":
+        if self.learns == "all" and self.experts:
+            raise ValueError("experts are those that learn beside a new router: leave them out, or use learns: own")
+        if self.select != "random" and not self.experts:
+            raise ValueError(f"select: {self.select} picks experts that learn: say how many in experts")
+        return self
+
+    @property
+    def needs_usage(self) -> bool:
+        """Whether it must be known first which experts a new router uses."""
+        return self.prunes or self.select != "random"
+
+    @property
+    def prunes(self) -> bool:
+        """Whether experts are removed."""
+        return bool(self.prune or self.threshold)
+
+
+ROUTER, ADDED, LWF = "router", "added", "lwf"  # the mode that tells the use of experts; methods of continual learning
+MODES: dict[str, Mode] = {
+    "full": Mode(learns="all"),
+    "adapter": Mode(adapter=64),
+    "router": Mode(),
+    "router_1": Mode(experts=1),
+    "router_2": Mode(experts=2),
+    "router_1_most": Mode(experts=1, select="most"),
+    "router_1_least": Mode(experts=1, select="least"),
+    "prune_1_2": Mode(learns="all", prune=1 / 2),
+    "prune_2_3": Mode(learns="all", prune=2 / 3),
+    "prune_threshold": Mode(learns="all", threshold=0.05),
+    "top_k_3": Mode(learns="all", top_k=3),
+    "top_k_2": Mode(learns="all", top_k=2),
+    "top_k_1": Mode(learns="all", top_k=1),
+    "hybrid_a": Mode(experts=1, prune=2 / 3, top_k=2),
+    "hybrid_b": Mode(experts=2, prune=2 / 3, top_k=3),
+}
+
+
+class Adapt(Settings):
+    """The network with experts adapted to new data sets, each by every mode, and taught them one after another.
+
+    tasks        to adapt to; none leaves it out
+    modes        names of `MODES`, the paper's Tab. 3, or of `own_modes`, which have names of their own
+    lam          λ of the penalty meanwhile; the data sets of before stay in the estimates
+    added        experts of its own that each new data set brings in continual learning
+    lwf          λ of Learning without Forgetting (Li and Hoiem 2016), its baseline; 0 leaves it out
+    """
+
+    tasks: Names = []
+    modes: Names = ["full", "adapter", "router", "router_1", "router_2", "prune_1_2", "prune_2_3", "hybrid_b"]
+    own_modes: dict[str, Mode] = {}
+    epochs: Positive = 10
+    optimiser: Literal["adamw", "sgd", "lamb"] = "adamw"
+    lrs: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1), AfterValidator(_once)] = [1e-3]
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    lam: Annotated[float, Field(ge=0)] = 0.0
+    added: Annotated[int, Field(ge=0)] = 1
+    lwf: Annotated[float, Field(ge=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+
+    def mode(self, name: str) -> Mode:
+        """A mode by its name. KeyError for one that neither the paper nor the study has."""
+        return (MODES | self.own_modes)[name]

@@ -104,8 +104,11 @@ def build(job: TrainJob) -> SharedModel:
 
 
 def begin(job: TrainJob, site: Site) -> TrainingState:
+    """Map a job to its state before the first step. ValueError where its draws can't be taken one by one."""
     device = torch.device(site.device)
     network = build(job)
+    if job.draws > 1:
+        _refuse_batch_statistics(network)
     if job.start:
         network.start_from({task: _weights_of(key, task, site) for task, key in job.start})
     network = synchronise_batch_norm(network, device).to(device)
@@ -117,9 +120,9 @@ def begin(job: TrainJob, site: Site) -> TrainingState:
         average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(job.train.ema), use_buffers=True)
     forward: nn.Module = torch.compile(network) if site.compile else network  # pyright: ignore[reportAssignmentType]
     if site.world > 1:
-        # With several data sets a step leaves the other sets' heads and branches without a gradient.
-        several = len(job.datasets) > 1
-        forward = DistributedDataParallel(forward, find_unused_parameters=several, broadcast_buffers=False)
+        # A step leaves the heads and branches of data sets that it does not draw without a gradient.
+        some = len({task.dataset for task in job.model.tasks}) > 1
+        forward = DistributedDataParallel(forward, find_unused_parameters=some, broadcast_buffers=False)
     weighing = LOSS_WEIGHTS[job.loss_weights](list(network.tasks.values())).to(device)
     return TrainingState(
         network=network.train(),
@@ -130,6 +133,20 @@ def begin(job: TrainJob, site: Site) -> TrainingState:
         val=splits_of(job, site.prepared, "val"),
         sums=torch.zeros(2, len(job.model.tasks), device=device),
     )
+
+
+def _refuse_batch_statistics(network: SharedModel) -> None:
+    """Ranks of one step run different heads on different data: they can't share a layer's statistics."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            part, place, *_ = name.split(".")
+            head = f"the head of task {network.spec.task_names[int(place)]}" if part == "heads" else None
+            raise ValueError(
+                f"moe.sampling: per_rank draws a data set for every rank, but {head or network.spec.backbone.name} has"
+                f" layers with batch statistics ({name}); "
+                + ("give the task head: upernet" if head else "take a backbone without (Swin, DaViT, ConvNeXt, ViT)")
+                + ", or set moe.sampling: per_step"
+            )
 
 
 def _weights_of(key: str, task: str, site: Site) -> dict[str, Tensor]:
@@ -145,8 +162,10 @@ def splits_of(job: TrainJob, prepared: Path, split: str) -> list[Split]:
         Split(
             dataset=name,
             paths=shards(name, split, prepared),
-            size=job.model.backbone.size,
-            columns={task.column_name: task.column for task in job.model.tasks if task.dataset == name},
+            size=next((task.size for task in tasks if task.size), job.model.backbone.size),
+            columns={task.column_name: task.column for task in tasks},
         )
-        for name, _, _ in job.datasets
+        for name, tasks in (
+            (name, [task for task in job.model.tasks if task.dataset == name]) for name, *_ in job.datasets
+        )
     ]

@@ -32,16 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     predictor = load(asked.bundle)
     if asked.task is not None:
         predictor = predictor.only(asked.task)
-    pictures = [_read(path, predictor) for path in asked.images]
+    images = [Image.fromarray(read_rgb(path)) for path in asked.images]
     cells: list[Tensor] = []
-    for path, picture in zip(asked.images, pictures, strict=True):
-        predictions = {name: prediction[0] for name, prediction in predictor(picture.unsqueeze(0)).items()}
-        tasks = predictor.network.tasks
+    for path, image in zip(asked.images, images, strict=True):
+        predictions, tasks = _predictions(predictor, image), predictor.network.tasks
         for name, prediction in predictions.items():
             print(f"{path}  {name}: {tasks[name].describe(prediction)}")
-        cells += _row(path.name, picture, predictions, tasks)
-    to_pil_image(make_grid(cells, nrow=len(cells) // len(pictures), pad_value=255)).save(asked.out)
-    print(f"predict: {len(pictures)} images -> {asked.out}")
+        cells += _row(path.name, _resized(image, predictor.network.spec.backbone.size), predictions, tasks)
+    to_pil_image(make_grid(cells, nrow=len(cells) // len(images), pad_value=255)).save(asked.out)
+    print(f"predict: {len(images)} images -> {asked.out}")
 
 
 def _parse(arguments: Sequence[str] | None) -> Namespace:
@@ -53,16 +52,28 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     return parser.parse_args(arguments)
 
 
-def _read(path: Path, predictor: Predictor) -> Tensor:
-    """Map an image file to uint8 [3, H, W] of the network's size, resized as `prepare` does."""
-    height, width = predictor.network.spec.backbone.size
-    image = Image.fromarray(read_rgb(path)).resize((width, height), Image.Resampling.BILINEAR)
+@torch.inference_mode()
+def _predictions(predictor: Predictor, image: Image.Image) -> dict[str, Tensor]:
+    """Map an image to each task's prediction, from the size that the task was trained on."""
+    network = predictor.network
+    sizes = {name: task.spec.size or network.spec.backbone.size for name, task in network.tasks.items()}
+    outputs: dict[str, Tensor] = {}
+    for size in set(sizes.values()):
+        names = [name for name in sizes if sizes[name] == size]
+        outputs |= network(_resized(image, size).unsqueeze(0), names)
+    return {name: task.predict(outputs[name].float())[0] for name, task in network.tasks.items()}
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """Map an image to uint8 [3, H, W] of a size, resized as `prepare` does."""
+    height, width = size
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
     return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(height, width, 3).permute(2, 0, 1)
 
 
 def _row(name: str, picture: Tensor, predictions: Mapping[str, Tensor], tasks: Mapping[str, Task]) -> list[Tensor]:
     """One image's row of the drawing: the image, then each prediction as a picture or as text."""
-    shown = {task: tasks[task].render(prediction) for task, prediction in predictions.items()}
+    shown = {task: tasks[task].on_image(tasks[task].render(found), picture) for task, found in predictions.items()}
     return [_cell(name, picture), *(_cell(task, content) for task, content in shown.items())]
 
 

@@ -24,7 +24,7 @@ def train_jobs(
     ValueError then names those that failed.
     """
     runs = {job.key: _open(session, job, tags.get(job.name, {})) for job in jobs}
-    log = _log(session, jobs, runs, jobs[0].train.epochs)
+    log = _log(session, jobs, runs)
     outcomes = fit(jobs, session.machine, ARTIFACTS / "prepare", log)
     failed = []
     for outcome in outcomes:
@@ -53,10 +53,11 @@ def advance_jobs(
 
 
 def _log(
-    session: Session, jobs: Sequence[TrainJob], runs: Mapping[str, Run], epochs: int
+    session: Session, jobs: Sequence[TrainJob], runs: Mapping[str, Run], until: int | None = None
 ) -> Callable[[TrainJob, Mapping[str, Any]], None]:
     """What takes each finished epoch to the job's run and to the terminal."""
-    tell = progress(session, len(unfinished(jobs, session.machine)), epochs)
+    last = {job.key: until or job.train.epochs for job in jobs}
+    tell = progress(session, last, sum(last[key] for key in unfinished(jobs, session.machine)))
 
     def log(job: TrainJob, record: Mapping[str, Any]) -> None:
         losses = {f"train/{name}/loss": value for name, value in record["losses"].items()}
@@ -79,6 +80,7 @@ def _open(session: Session, job: TrainJob, tags: Mapping[str, str]) -> Run:
         "settings": str(dict(job.model.settings)),
         "loss_weights": job.loss_weights,
         "lam": job.lam,
+        "draws": job.draws,
         "start": ",".join(name for name, _ in job.start) or "backbone",
     }
     named = {"stage": session.stage, "job_key": job.key, "git": revision(), **tags}
@@ -93,16 +95,20 @@ def _values(job: TrainJob, result: Mapping[str, Any]) -> dict[str, float]:
     return {**best, **final, **cost}
 
 
-def progress(session: Session, jobs: int, epochs: int) -> Callable[[TrainJob, Mapping[str, Any]], None]:
-    """One line an epoch, with how long all of the stage's jobs will still take at the pace so far."""
+def progress(session: Session, last: Mapping[str, int], epochs: int) -> Callable[[TrainJob, Mapping[str, Any]], None]:
+    """One line an epoch, with how long all of the stage's epochs will still take at the pace so far.
+
+    `last` is the last epoch of each job, by key.
+    """
     started, done = time.monotonic(), 0
 
     def tell(job: TrainJob, record: Mapping[str, Any]) -> None:
         nonlocal done
         done += 1
-        left = (time.monotonic() - started) / done * (jobs * epochs - done)
+        left = (time.monotonic() - started) / done * (epochs - done)
         values = "  ".join(f"{name} {value:.3f}" for name, value in record["val"].items())
-        session.say(f"{session.stage} {job.name}  epoch {record['epoch']}/{epochs}  {values}  {left:.0f} s left")
+        said = f"{session.stage} {job.name}  epoch {record['epoch']}/{last[job.key]}  {values}  {left:.0f} s left"
+        session.say(said)
 
     return tell
 

@@ -71,6 +71,12 @@ def test_artifacts_that_a_stage_reads_are_deps(stage: str) -> None:
     assert read - {stage} <= deps
 
 
+def test_the_report_waits_for_every_strategy_that_it_has_a_chapter_for() -> None:
+    from pipeline.report.study import CHAPTERS
+
+    assert {f"artifacts/{name}" for name in CHAPTERS} <= set(STAGES["report"]["deps"])
+
+
 def test_stages_stand_in_the_order_in_which_they_run() -> None:
     order = list(STAGES)
     for place, stage in enumerate(order):

@@ -71,6 +71,9 @@ class SharedModel(nn.Module, ABC):
         """The strategy's own term of the objective for a batch of these tasks, before λ; zero where there is none."""
         return torch.zeros((), device=self.mean.device)
 
+    def finish_step(self) -> None:
+        """Take in what the strategy gathered from the batches of a step, over all ranks, once the step is taken."""
+
     def no_weight_decay(self) -> set[str]:
         """Parameters that no optimiser may pull towards zero (timm's name for it); vectors never are."""
         return set()
@@ -82,6 +85,10 @@ class SharedModel(nn.Module, ABC):
     @abstractmethod
     def start_from(self, members: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take first weights from the states of branched networks for one task or of one branch, by name."""
+
+    def kept(self) -> "SharedModel":
+        """The network that a bundle keeps: this one, or what of it predicts."""
+        return self
 
     @abstractmethod
     def only(self, task: str) -> "SharedModel":

@@ -4,6 +4,7 @@ from models.tasks.attributes import Attributes
 from models.tasks.base import Task
 from models.tasks.classification import Classification
 from models.tasks.depth import Depth
+from models.tasks.detection import Detection
 from models.tasks.edges import Edges
 from models.tasks.keypoints import Keypoints
 from models.tasks.normals import Normals
@@ -19,6 +20,7 @@ TASKS: dict[str, type[Task]] = {
     "normals": Normals,
     "keypoints": Keypoints,
     "offsets": Offsets,
+    "detection": Detection,
 }
 
 __all__ = ["TASKS", "Task"]

@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from models.heads import DENSE_HEADS
 from models.spec import TaskSpec
 
-NAMED_LAYOUTS = ("class", "flags", "mask", "points")  # their values are indices of class names
+NAMED_LAYOUTS = ("class", "flags", "mask", "points", "boxes")  # their values are indices of class names
 
 
 class Task(ABC):
@@ -85,6 +85,10 @@ class Task(ABC):
     @abstractmethod
     def render_target(self, target: Tensor, size: tuple[int, int]) -> Tensor | str:
         """Map one image's target and its size (H, W) to a picture uint8 [3, H, W], or to a line of text."""
+
+    def on_image(self, shown: Tensor | str, image: Tensor) -> Tensor | str:
+        """Map what `render` gave and its image uint8 [3, H, W] to what is best shown of both: the former alone."""
+        return shown
 
 
 class DenseTask(Task):

@@ -9,6 +9,7 @@ from pipeline.datasets.manifest import Manifest
 from pipeline.datasets.nyuv2 import NYUv2
 from pipeline.datasets.omniglot import Omniglot
 from pipeline.datasets.scenes import Scenes
+from pipeline.datasets.voc import VOC
 
 DATASETS: dict[str, type[Source]] = {
     "scenes": Scenes,
@@ -18,6 +19,7 @@ DATASETS: dict[str, type[Source]] = {
     "folders": Folders,
     "gtsrb": GTSRB,
     "omniglot": Omniglot,
+    "voc": VOC,
     "manifest": Manifest,
 }
 

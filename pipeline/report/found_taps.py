@@ -1,16 +1,15 @@
 """What task adaptive parameter sharing (TAPS) found -> values for tables and figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
 
 from pipeline.artifacts import read_json
 from pipeline.report.network import Network, Row
+from pipeline.report.records import network_of, pick
 
 TAPS = "taps"
-Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,40 +128,20 @@ def read_taps(path: Path, tasks: Sequence[str]) -> Taps | None:
     raw = read_json(path)
     if not raw["runs"]:
         return None
-    runs = [_pick(Run, row) for row in raw["runs"]]
+    runs = [pick(Run, row) for row in raw["runs"]]
     return Taps(
-        base=_pick(Base, raw["base"]),
+        base=pick(Base, raw["base"]),
         joint=raw["joint"],
         threshold=raw["threshold"],
-        layers=[_pick(Layer, row) for row in raw["layers"]],
-        tasks={task: _pick(Target, raw["tasks"][task]) for task in tasks if task in raw["tasks"]},
+        layers=[pick(Layer, row) for row in raw["layers"]],
+        tasks={task: pick(Target, raw["tasks"][task]) for task in tasks if task in raw["tasks"]},
         runs=runs,
-        methods=[_pick(Method, row) for row in raw["methods"]],
+        methods=[pick(Method, row) for row in raw["methods"]],
         networks=[_network(row, runs) for row in raw["networks"]],
     )
 
 
-def _pick(kind: type[Record], row: Row) -> Record:
-    """The fields that a record has; the file may hold more."""
-    return kind(**{field.name: row[field.name] for field in fields(kind)})  # pyright: ignore[reportArgumentType]
-
-
 def _network(row: Row, runs: Sequence[Run]) -> Network:
     """Its jobs are those of the tasks, all of one seed."""
-    values: dict[str, Any] = {
-        split: {task: (value,) for task, value in row[split].items()} for split in ("val", "test")
-    }
     (seed,) = {run.seed for run in runs if run.job in row["keys"]}
-    return Network(
-        name=row["name"],
-        label=row["label"],
-        strategy=TAPS,
-        request="",
-        params=row["params"],
-        flops=row["flops"],
-        seconds=row["seconds"],
-        seeds=(seed,),
-        keys=tuple(row["keys"]),
-        epochs=tuple(row["epochs"]),
-        **values,
-    )
+    return network_of(row, TAPS, seed)

@@ -45,24 +45,26 @@ def draw_samples(study: Study, base: Path) -> Iterator[Drawing]:
             alone = load(base / "pretrain" / spec.name)
             task, size = alone.network.tasks[spec.name], (batch.images.shape[2], batch.images.shape[3])
             target = task.target(batch.labels[spec.column_name])
-            wanted: list[Cell] = [(task.render_target(one, size), None) for one in target]
+            shown = [task.render_target(one, size) for one in target]
+            wanted: list[Cell] = [(task.on_image(*pair), None) for pair in zip(shown, batch.images, strict=True)]
             rows = {
                 "target": wanted,
-                "single-task": _cells(task, alone(batch.images)[spec.name], target, wanted),
-                network.label: _cells(task, together[spec.name], target, wanted),
+                "single-task": _cells(task, alone(batch.images)[spec.name], target, wanted, batch.images),
+                network.label: _cells(task, together[spec.name], target, wanted, batch.images),
             }
             strips.append(Strip(task=spec.name, metric=task.metric_name, rows=rows))
         yield from _sheets(study, dataset, names, batch.images, strips, network)
 
 
-def _cells(task: Task, predictions: Tensor, targets: Tensor, wanted: Sequence[Cell]) -> list[Cell]:
+def _cells(task: Task, predictions: Tensor, targets: Tensor, wanted: Sequence[Cell], images: Tensor) -> list[Cell]:
     """Each prediction as a cell, with its metric on this one image; none where the image has no label."""
     cells = []
-    for prediction, target, (shown, _) in zip(predictions, targets, wanted, strict=True):
+    for prediction, target, (shown, _), image in zip(predictions, targets, wanted, images, strict=True):
         metric = task.metric()
         metric.update(prediction.unsqueeze(0), target.unsqueeze(0))
         labelled = not isinstance(shown, str) or shown != "unlabelled"
-        cells.append((task.render(prediction), float(metric.compute()) if labelled else None))
+        picture = task.on_image(task.render(prediction), image)
+        cells.append((picture, float(metric.compute()) if labelled else None))
     return cells
 
 

@@ -7,14 +7,20 @@ from pathlib import Path
 from models.accounting import delta_mtl
 from pipeline.artifacts import DatasetManifest, read_json, read_manifests, read_table
 from pipeline.config import Config
+from pipeline.report.adapt import read_adapt_chapter
 from pipeline.report.chapter import Chapter
 from pipeline.report.found_trees import ChosenTree, Search, TrainedTrees, read_search, read_trained
+from pipeline.report.moe import read_moe_chapter
 from pipeline.report.network import BRANCHED, SINGLE, Network, Row
 from pipeline.report.taps import read_taps_chapter
 
 # The strategies beside the trees: each maps the folder of all artifacts and the study's tasks to its chapter, or to
 # None where it was not trained.
-CHAPTERS: Mapping[str, Callable[[Path, Sequence[str]], Chapter | None]] = {"taps": read_taps_chapter}
+CHAPTERS: Mapping[str, Callable[[Path, Sequence[str]], Chapter | None]] = {
+    "taps": read_taps_chapter,
+    "moe": read_moe_chapter,
+    "adapt": read_adapt_chapter,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,16 +6,14 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
 
+from pipeline.report.cost_plane import look, scale_costs
 from pipeline.report.found_taps import Run, Taps
 from pipeline.report.point_labels import Point, label_points
-from pipeline.report.style import INK, MANY, MUTED, TASK_COLOURS, WIDTH, Drawing, panels, short
+from pipeline.report.style import INK, MANY, MUTED, WIDTH, Drawing, panels, short
 
 FINE_TUNING, EXTRACTOR = "fine_tuning", "feature_extractor"
 LINES: dict[str, Literal["--", ":"]] = {FINE_TUNING: "--", EXTRACTOR: ":"}
-MARKS = "sD^vP*Xph<>d"
-WIDE = 20.0  # the largest share over the smallest from which on the axis is logarithmic
 SECTION = "taps"
 
 
@@ -51,10 +49,10 @@ def accuracy_figure(taps: Taps, colours: Mapping[str, str]) -> Drawing:
 def params_figure(taps: Taps, colours: Mapping[str, str]) -> Drawing:
     """Share of additional parameters against the metric on test, all methods."""
     figure, axes, size = _panels(taps, colours)
-    looks = {row.method: (MARKS[i % len(MARKS)], _grey(i)) for i, row in enumerate(taps.others)}
+    looks = {row.method: look(i) for i, row in enumerate(taps.others)}
     every = [run for task in taps.tasks for run in _of_task(taps, task)]
     for axis, task in zip(axes, taps.tasks, strict=True):
-        _scale(axis, [100 * run.params_share for run in every])
+        scale_costs(axis, [100 * run.params_share for run in every])
         others = [run for row in taps.others if (run := taps.of(row, task))]
         for run in others:
             marker, colour = looks[run.method]
@@ -101,19 +99,6 @@ def _draw_line(axis: Axes, taps: Taps, points: Sequence[Point], runs: Sequence[R
     axis.margins(x=0.12, y=0.2)
 
 
-def _scale(axis: Axes, shares: Sequence[float]) -> None:
-    """A logarithmic axis where shares are far apart; nothing at all, as a feature extractor adds, has its place too."""
-    some = [share for share in shares if share > 0]
-    if not some or max(some) <= WIDE * min(some):
-        return
-    if min(shares) > 0:
-        axis.set_xscale("log")
-    else:
-        axis.set_xscale("symlog", linthresh=min(some), linscale=0.5)
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter(NullFormatter())
-
-
 def _finish(figure: Figure, words: str, handles: Sequence[Line2D]) -> None:
     figure.supxlabel(words, fontsize=9)
     figure.supylabel("metric on test", fontsize=9)
@@ -132,11 +117,6 @@ def _lam(run: Run) -> str:
 
 def _of_task(taps: Taps, task: str) -> list[Run]:
     return [*_runs(taps, task), *(run for row in taps.others if (run := taps.of(row, task)))]
-
-
-def _grey(index: int) -> str:
-    """Colours of the methods: ink and grey first, then those that tasks have too; the marker tells them apart."""
-    return (INK, MUTED, *TASK_COLOURS)[index % (len(TASK_COLOURS) + 2)]
 
 
 def _record(taps: Taps, run: Run, keys: Sequence[str]) -> dict:

@@ -1,37 +1,36 @@
 """Runs of TAPS and of what it is compared with -> the paper's Table 4 (results) and Table 8 (what tasks add)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+from pipeline.report.cells import NONE, best_of, seed_words, task_heads, value_cell
 from pipeline.report.chapter import Cell, PageTable
 from pipeline.report.found_taps import Method, Taps
 from pipeline.report.number_texts import value_text
 
 MEGA = 1e6  # bytes of a megabyte
-NONE = Cell(text="–")
 
 
 def methods_table(taps: Taps) -> PageTable:
     """A line for each method: its metric on every task, mean, S-score, total parameters, storage; paper Table 4."""
     best = {
-        task: _best((m.test.get(task) for m in taps.methods), row.higher_is_better) for task, row in taps.tasks.items()
+        task: best_of((m.test.get(task) for m in taps.methods), row.higher_is_better)
+        for task, row in taps.tasks.items()
     }
-    heads = [Cell(text=task, small=f"{row.metric} {row.arrow}", task=task) for task, row in taps.tasks.items()]
-    lines = [[Cell(text=""), *heads, *(Cell(text=name, small=small) for name, small in _sums(taps).values())]]
+    sums = [Cell(text=name, small=small) for name, small in _sums(taps).values()]
+    lines = [[Cell(text=""), *task_heads(taps.tasks), *sums]]
     for row in taps.methods:
         cells = [Cell(text=row.label)]
         for task in taps.tasks:
             run = taps.of(row, task)
-            job = run.job if run else ""
-            value = row.test.get(task)
-            cells.append(NONE if value is None else Cell(text=value_text(value), job=job, best=value == best[task]))
+            cells.append(value_cell(row.test.get(task), best[task], run.job if run else ""))
         lines.append(cells + [_sum_cell(taps, row, key) for key in _sums(taps)])
     return PageTable(
         stem="taps",
         title="TAPS and what it is compared with, on test",
-        caption=f"{_seed_words(taps)} Each number at the learning rate that was best on validation; λ chosen: also at"
-        " the λ that was. A number leads to its job. Parameters: all tasks together, in multiples of the base"
-        f" network, counted as the paper does (1 + the additional shares); MB: on disk.{_score_words(taps)} Bold: best"
-        " of all.",
+        caption=f"{seed_words(run.seed for run in taps.runs)} Each number at the learning rate that was best on"
+        " validation; λ chosen: also at the λ that was. A number leads to its job. Parameters: all tasks together, in"
+        " multiples of the base network, counted as the paper does (1 + the additional shares); MB: on disk."
+        f"{_score_words(taps)} Bold: best of all.",
         lines=lines,
         rows=[_record(taps, row) for row in taps.methods],
     )
@@ -82,13 +81,8 @@ def _sum_cell(taps: Taps, row: Method, key: str) -> Cell:
     texts = {"mean": value_text, "s_score": "{:,.0f}".format, "multiple": "{:.2f}×".format}
     text = f"{value / MEGA:.2f}" if key == "bytes" else texts[key](value)
     rising = key != "mean" or all(target.higher_is_better for target in taps.tasks.values())
-    best = _best((getattr(method, key) for method in taps.methods), rising)
+    best = best_of((getattr(method, key) for method in taps.methods), rising)
     return Cell(text=text, best=key in ("mean", "s_score") and value == best)
-
-
-def _best(values: Iterable[float | None], higher_is_better: bool = True) -> float | None:
-    """The best of the values that there are."""
-    return (max if higher_is_better else min)((value for value in values if value is not None), default=None)
 
 
 def _one_metric(taps: Taps) -> bool:
@@ -108,11 +102,6 @@ def _record(taps: Taps, row: Method) -> dict:
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.2f}"
-
-
-def _seed_words(taps: Taps) -> str:
-    seeds = sorted({run.seed for run in taps.runs})
-    return "One seed each: small leads mean nothing." if len(seeds) == 1 else f"Seeds {', '.join(map(str, seeds))}."
 
 
 def _score_words(taps: Taps) -> str:

@@ -22,6 +22,7 @@ COLUMNS = {
     "normals": Column(layout="normals"),
     "keypoints": Column(layout="points", classes=("eye", "beak")),
     "offsets": Column(layout="instances"),
+    "detection": Column(layout="boxes", classes=("cat", "dog", "bird")),
 }
 
 
@@ -72,6 +73,7 @@ def make(kind: str) -> Case:
         "normals": lambda target: target,
         "keypoints": lambda target: task.heat_maps(target, SIZE) if isinstance(task, Keypoints) else target,
         "offsets": lambda target: target[:, :2],
+        "detection": found_exactly,
     }[kind]
     return Case(task, raw, torch.full_like(raw, unlabelled), perfect)
 
@@ -90,6 +92,8 @@ def _raw(kind: str, draw: torch.Generator) -> tuple[Tensor, float]:
         return F.normalize(facing, dim=1) * (torch.rand(BATCH, 1, *SIZE, generator=draw) > 0.1), 0
     if kind == "keypoints":
         return _points(draw), -2
+    if kind == "detection":
+        return _boxes(draw), -2
     if kind == "offsets":
         raw = _instances(draw)
     else:
@@ -114,3 +118,20 @@ def _points(draw: torch.Generator) -> Tensor:
     points[0] = -2
     points[1, :, 2] = torch.tensor([0.0, 1.0, 0.0, 0.0])
     return points
+
+
+def _boxes(draw: torch.Generator) -> Tensor:
+    """Up to four boxes an image, no two of one class alike; one image without any and one unlabelled."""
+    corner = torch.tensor([(1.0, 1.0), (15.0, 2.0), (3.0, 12.0), (17.0, 11.0)])
+    x0y0 = corner + torch.randint(0, 3, (BATCH, 4, 2), generator=draw)
+    sides = torch.randint(6, 12, (BATCH, 4, 2), generator=draw)
+    boxes = torch.cat([x0y0, x0y0 + sides, torch.randint(-1, 3, (BATCH, 4, 1), generator=draw).float()], -1)
+    boxes[1, :, 4] = -1
+    boxes[-1] = -2
+    return boxes
+
+
+def found_exactly(target_BQ5: Tensor) -> Tensor:
+    """Map labelled boxes to a prediction [B, Q + 1, 6] that has them all with score 1."""
+    image_6 = target_BQ5.new_tensor([0, 0, SIZE[1], SIZE[0], -1, 0])
+    return torch.cat([F.pad(target_BQ5, (0, 1), value=1.0), image_6.expand(len(target_BQ5), 1, 6)], 1)

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 
-from models.backbone import FAMILIES, build_blocks, feature_shapes
+from models.backbone import FAMILIES, Block, build_blocks, feature_shapes
 from models.spec import BackboneSpec
 
 SMALL = ["test_resnet", "test_byobnet", "test_convnext", "test_vit", "test_efficientnet", "thin_vgg16_32"]
@@ -140,3 +140,57 @@ def test_a_thin_vgg_is_a_vgg_of_at_most_omega_channels(omega: int) -> None:
 def test_a_thin_vgg_has_no_trained_weights() -> None:
     with pytest.raises(ValueError, match=r"backbone\.pretrained: there are no weights for thin_vgg16_32"):
         build_blocks(BackboneSpec(name="thin_vgg16_32", locations=5, size=(64, 64), pretrained=True))
+
+
+ANY_SIZE = [
+    *("test_resnet", "test_convnext", "swin_nano_patch4_window4"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("davit_tiny", "swin_tiny_patch4_window7_224")),
+]
+
+
+def dynamic(name: str, size: tuple[int, int]) -> list[Block]:
+    torch.manual_seed(0)
+    return build_blocks(BackboneSpec(name=name, locations=4, size=size, dynamic=True))
+
+
+@pytest.mark.parametrize("name", ANY_SIZE)
+@pytest.mark.parametrize("size", [(64, 96), (64, 64), (96, 40), (38, 61)])
+def test_a_dynamic_backbone_learns_from_images_of_any_size(name: str, size: tuple[int, int]) -> None:
+    """Also of one that is no multiple of the windows or of the stride: less than one cell is missing or added."""
+    blocks = dynamic(name, (64, 96))
+    heights = [height for _, height, _ in feature_shapes(blocks, (64, 96))]
+    state, total = torch.randn(2, 3, *size), torch.zeros(())
+    for block, height in zip(blocks, heights, strict=True):
+        state, stride = block(state), 64 / height
+        feature = block.as_map(state)
+        assert all(abs(cells * stride - pixels) < stride for cells, pixels in zip(feature.shape[2:], size, strict=True))
+        total = total + feature.square().mean()
+    total.backward()
+    for name, parameter in torch.nn.ModuleList(blocks).named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_a_dynamic_swin_is_the_network_that_is_made_for_a_size() -> None:
+    """Where both have the same windows."""
+    blocks = [block.eval() for block in dynamic("swin_nano_patch4_window4", (128, 128))]
+    for size in ((128, 128), (256, 128)):
+        torch.manual_seed(0)
+        net: Any = timm.create_model("swin_nano_patch4_window4", num_classes=0, img_size=size).eval()
+        state = images = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            for block in blocks:
+                state = block(state)
+            torch.testing.assert_close(state, net.forward_features(images))
+
+
+def test_a_dynamic_swin_fills_images_up_to_whole_patches() -> None:
+    first = dynamic("swin_nano_patch4_window4", (64, 96))[0].eval()
+    images = torch.randn(1, 3, 37, 62)
+    with torch.no_grad():
+        assert torch.equal(first(images), first(torch.nn.functional.pad(images, (0, 2, 0, 3))))
+
+
+def test_a_table_of_positions_is_for_one_size() -> None:
+    with pytest.raises(ValueError, match=r"datasets\.\*\.size: backbone test_vit has a position for each patch"):
+        dynamic("test_vit", (64, 64))

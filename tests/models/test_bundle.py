@@ -60,6 +60,20 @@ def test_spec_round_trip_through_json() -> None:
     assert hash(found) == hash(wanted)
 
 
+def test_a_spec_of_several_sizes_goes_through_json_and_an_older_one_has_one() -> None:
+    plain = full_spec()
+    tasks = tuple(replace(task, size=(32 + i, 48)) for i, task in enumerate(plain.tasks))
+    wanted = replace(plain, backbone=replace(plain.backbone, dynamic=True), tasks=tasks)
+    found = bundle.read_spec(json.loads(json.dumps(asdict(wanted))))
+    assert found == wanted
+    assert hash(found) == hash(wanted)
+    raw = json.loads(json.dumps(asdict(plain)))
+    del raw["backbone"]["dynamic"], raw["routes"]
+    for task in raw["tasks"]:
+        del task["size"]
+    assert bundle.read_spec(raw) == plain
+
+
 def test_a_pretrained_backbone_is_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(TREES[0])
     model.spec = replace(model.spec, backbone=replace(model.spec.backbone, pretrained=True))

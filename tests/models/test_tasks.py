@@ -94,7 +94,7 @@ def test_metric_is_the_same_over_any_batches_and_over_ranks(case: Case) -> None:
     for rank, half in zip(ranks, halves, strict=True):
         rank.update(*half)
     ranks[0].distributed_available_fn = lambda: True  # two ranks in one process: what they gather is given
-    others = iter(ranks[1].metric_state.values())
+    others = iter([torch.cat(x) if isinstance(x, list) else x for x in ranks[1].metric_state.values()])
     ranks[0].dist_sync_fn = lambda state, group: [state, next(others)]  # noqa: ARG005
     assert float(ranks[0].compute()) == pytest.approx(whole)
 
@@ -233,12 +233,13 @@ def test_options_override_defaults() -> None:
 
 def test_wrong_layout_is_refused(case: Case) -> None:
     kind = case.task.spec.kind
-    message = f"task 'mine': column 'label' of 'photos' has layout 'boxes', {kind} learns from '{case.task.layout}'"
+    other = "field" if case.task.layout == "boxes" else "boxes"
+    message = f"task 'mine': column 'label' of 'photos' has layout '{other}', {kind} learns from '{case.task.layout}'"
     with pytest.raises(ValueError, match=message):
-        TASKS[kind](spec(kind, column=Column(layout="boxes")))
+        TASKS[kind](spec(kind, column=Column(layout=other)))
 
 
-@pytest.mark.parametrize("kind", ["classification", "attributes", "segmentation", "edges", "keypoints"])
+@pytest.mark.parametrize("kind", ["classification", "attributes", "segmentation", "edges", "keypoints", "detection"])
 def test_nameless_classes_are_refused(kind: str) -> None:
     with pytest.raises(ValueError, match=f"task 'mine': column 'label' of 'photos' names no classes, {kind} needs"):
         TASKS[kind](spec(kind, column=Column(layout=TASKS[kind].layout)))

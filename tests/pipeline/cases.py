@@ -47,6 +47,8 @@ def settings(
         "affinity": {},
         "branched": {},
         "taps": {},
+        "moe": {},
+        "adapt": {},
         "report": {},
         "datasets": {
             "tiny": {"reader": "scenes", "images": 60, "size": SIZE, "val": 0.2, "test": 0.2, **(dataset or {})}

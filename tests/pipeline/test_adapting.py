@@ -115,10 +115,14 @@ def test_images_are_normalised_as_they_were_for_the_base(prepared: Path) -> None
     config = Config.model_validate(raw)
     (item,) = {item.task: item for item in taps_jobs(config, manifests, base_of(config, manifests), SINGLE)}.values()
     assert item.job.model.mean == manifests["tiny"].mean
-    assert [name for name, _, _ in item.job.datasets] == ["other"]
+    assert [name for name, *_ in item.job.datasets] == ["other"]
+    assert not item.job.model.backbone.dynamic
     manifests["other"] = replace(other, size=(16, 16))
-    with pytest.raises(ValueError, match=r"datasets.other.size: \(16, 16\), but the base .* takes images of"):
-        taps_jobs(config, manifests, base_of(config, manifests), SINGLE)
+    base = base_of(config, manifests)
+    (item,) = {item.task: item for item in taps_jobs(config, manifests, base, SINGLE)}.values()
+    assert item.job.model.backbone == base.spec.backbone
+    assert base.spec.backbone.dynamic, "the base takes images of any size where those of the study differ"
+    assert item.job.model.tasks[0].size == (16, 16)
 
 
 def test_the_shared_base_is_the_very_job_of_the_branched_stage(prepared: Path) -> None:

@@ -26,6 +26,8 @@ prepare: {}
 affinity: {}
 branched: {}
 taps: {base: scene}
+moe: {}
+adapt: {}
 report: {}
 """
 
@@ -81,6 +83,31 @@ def test_frozen(tmp_path: Path) -> None:
         ("{base: scene}", "{base: scenes}", 15, ["taps.base", "'scenes'", "Did you mean scene?"]),
         ("{base: scene}", "{tasks: [scne]}", 15, ["taps.tasks", "'scne'", "Did you mean scene?"]),
         ("{base: scene}", "{lams: [-1]}", 15, ["taps.lams", "-1"]),
+        ("moe: {}", "moe: {pretrained_on: scne}", 16, ["moe.pretrained_on", "'scne'", "Did you mean scene?"]),
+        ("moe: {}", "moe: {tasks: [scne]}", 16, ["moe.tasks.0", "no task 'scne'", "Did you mean scene?"]),
+        ("moe: {}", "moe: {lams: [0.1, 1e-1]}", 16, ["moe.lams", "0.1 is listed twice"]),
+        ("moe: {}", "moe: {tasks: [scene, scene]}", 16, ["moe.tasks", "scene is listed twice"]),
+        ("moe: {}", "moe: {placement: []}", 16, ["moe.placement"]),
+        ("moe: {}", "moe: {placement: prnted}", 16, ["moe.placement", "'printed' or 'text'"]),
+        ("moe: {}", "moe: {top_k: 0}", 16, ["moe.top_k", "greater than 0"]),
+        ("moe: {}", "moe: {momentum: 1.0}", 16, ["moe.momentum", "less than 1"]),
+        ("moe: {}", "moe: {baselines: [fine_tune]}", 16, ["moe.baselines.0", "finetune"]),
+        ("adapt: {}", "adapt: {tasks: [scne]}", 17, ["adapt.tasks.0", "no task 'scne'", "Did you mean scene?"]),
+        ("adapt: {}", "adapt: {modes: [ful]}", 17, ["adapt.modes.0", "no mode 'ful'", "Did you mean full?"]),
+        ("adapt: {}", "adapt: {modes: [full, full]}", 17, ["adapt.modes", "full is listed twice"]),
+        ("adapt: {}", "adapt: {lrs: [0.1, 0.1]}", 17, ["adapt.lrs", "0.1 is listed twice"]),
+        ("adapt: {}", "adapt: {lrs: []}", 17, ["adapt.lrs", "at least 1"]),
+        ("adapt: {}", "adapt: {own_modes: {full: {}}}", 17, ["adapt.own_modes.full", "a mode 'full' already"]),
+        ("adapt: {}", "adapt: {own_modes: {lwf: {}}}", 17, ["adapt.own_modes.lwf", "a mode 'lwf' already"]),
+        ("adapt: {}", "adapt: {own_modes: {x: {prun: 1}}}", 17, ["adapt.own_modes.x.prun", "Did you mean prune?"]),
+        ("adapt: {}", "adapt: {own_modes: {x: {prune: 1.0}}}", 17, ["adapt.own_modes.x.prune", "less than 1"]),
+        (
+            "adapt: {}",
+            "adapt: {own_modes: {x: {learns: all, experts: 1}}}",
+            17,
+            ["adapt.own_modes.x", "experts are those that learn beside a new router", "learns: own"],
+        ),
+        ("adapt: {}", "adapt: {own_modes: {x: {select: most}}}", 17, ["adapt.own_modes.x", "say how many in experts"]),
     ],
 )
 def test_error_names_line_and_key(tmp_path: Path, old: str, new: str, line: int, expected: list[str]) -> None:
@@ -90,6 +117,15 @@ def test_error_names_line_and_key(tmp_path: Path, old: str, new: str, line: int,
         message.startswith(f"{tmp_path / 'params.yaml'}:{line} ") and all(part in message for part in expected)
         for message in messages
     ), messages
+
+
+def test_modes_are_the_paper_s_and_one_s_own(tmp_path: Path) -> None:
+    adapt = "adapt: {own_modes: {half: {learns: all, prune: 0.5}}, modes: [half, full]}"
+    config = load(write(tmp_path, GOOD.replace("adapt: {}", adapt)))
+    assert config.adapt.mode("half") == config.adapt.mode("prune_1_2")
+    assert config.adapt.mode("full").learns == "all"
+    with pytest.raises(KeyError):
+        config.adapt.mode("quarter")
 
 
 def test_all_errors_at_once(tmp_path: Path) -> None:

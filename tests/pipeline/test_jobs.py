@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from models.branch_tree import BranchTree
 from models.spec import Column
 from pipeline import jobs
 from pipeline.artifacts import DatasetManifest
+from pipeline.config import Config
 from pipeline.jobs import TrainJob, model_spec, sources_digest, task_specs, train_job
 from pipeline.storage import JobFolder
 from tests.pipeline.cases import make_job, settings
@@ -44,8 +46,10 @@ def test_the_name_does_not_count() -> None:
     "change",
     [
         lambda job: replace(job, seed=1),
-        lambda job: replace(job, datasets=(("tiny", "beef", 1.0),)),
-        lambda job: replace(job, datasets=(("tiny", "f00d", 2.0),)),
+        lambda job: replace(job, datasets=(("tiny", "beef", 1.0, 8),)),
+        lambda job: replace(job, datasets=(("tiny", "f00d", 2.0, 8),)),
+        lambda job: replace(job, datasets=(("tiny", "f00d", 1.0, 4),)),
+        lambda job: replace(job, draws=2),
         lambda job: replace(job, train=job.train.model_copy(update={"lr": 0.02})),
         lambda job: replace(job, train=job.train.model_copy(update={"clip": 0.5})),
         lambda job: replace(job, model=replace(job.model, groups=BranchTree.split(2, 4).groups)),
@@ -99,14 +103,54 @@ def test_a_missing_column_is_named_with_the_nearest() -> None:
     assert "Use one of scene, depth, segmentation" in second
 
 
-def test_data_sets_of_one_network_share_a_size() -> None:
-    raw = settings(tasks=("scene", "depth")).model_dump()
-    raw["datasets"]["large"] = raw["datasets"]["tiny"] | {"size": (64, 64)}
-    raw["tasks"]["depth"]["dataset"] = "large"
-    config = jobs.Config.model_validate(raw)
-    manifests = {"tiny": MANIFEST, "large": replace(MANIFEST, name="large", size=(64, 64))}
-    with pytest.raises(ValueError, match="must share a size"):
-        model_spec(config, manifests, task_specs(config, manifests), BranchTree.shared(2, 4).groups)
+def two_sets(size: tuple[int, int], **dataset: Any) -> tuple[Config, dict[str, DatasetManifest]]:
+    """`scene` on the tiny set, `depth` and `segmentation` on another of its own size."""
+    raw = settings(tasks=("scene", "depth", "segmentation")).model_dump()
+    raw["datasets"]["other"] = raw["datasets"]["tiny"] | {"size": size} | dataset
+    raw["tasks"]["depth"]["dataset"] = raw["tasks"]["segmentation"]["dataset"] = "other"
+    return Config.model_validate(raw), {"tiny": MANIFEST, "other": replace(MANIFEST, name="other", size=size)}
+
+
+def test_where_data_sets_differ_in_size_every_network_takes_all_sizes() -> None:
+    config, manifests = two_sets((24, 64))
+    tasks = task_specs(config, manifests)
+    shared = model_spec(config, manifests, tasks, BranchTree.shared(3, 4).groups)
+    assert (shared.backbone.size, shared.backbone.dynamic) == ((32, 64), True)
+    assert [task.size for task in shared.tasks] == [(32, 32), (24, 64), (24, 64)]
+    alone = model_spec(config, manifests, tasks[:1], ((0,),) * 4)
+    assert alone.backbone == shared.backbone, "so that its weights and features fit the shared network's"
+    assert alone.tasks == shared.tasks[:1]
+
+
+def test_where_data_sets_agree_in_size_nothing_is_dynamic() -> None:
+    config, manifests = two_sets((32, 32))
+    shared = model_spec(config, manifests, task_specs(config, manifests), BranchTree.shared(3, 4).groups)
+    assert (shared.backbone.size, shared.backbone.dynamic) == ((32, 32), False)
+    assert {task.size for task in shared.tasks} == {None}
+
+
+def test_a_data_set_has_a_batch_of_its_own_or_the_studys() -> None:
+    config, manifests = two_sets((32, 32), batch=2)
+    spec = model_spec(config, manifests, task_specs(config, manifests), BranchTree.shared(3, 4).groups)
+    job = train_job(config, manifests, spec, name="all", seed=0, reference=dict.fromkeys(spec.task_names, 1.0))
+    assert job.batches == (config.train.batch, 2)
+    other = config.train.model_copy(update={"batch": 5})
+    job = train_job(config, manifests, spec, name="all", seed=0, reference=dict(job.reference), train=other)
+    assert job.batches == (5, 2)
+
+
+def test_a_network_may_hold_tasks_that_it_is_not_trained_on() -> None:
+    config, manifests = two_sets((32, 32))
+    spec = model_spec(config, manifests, task_specs(config, manifests), BranchTree.shared(3, 4).groups)
+    reference = dict.fromkeys(spec.task_names, 1.0)
+    one = train_job(config, manifests, spec, name="one", seed=0, on=["tiny"])
+    assert [name for name, *_ in one.datasets] == ["tiny"]
+    assert one.trained == ("scene",)
+    two = train_job(config, manifests, spec, name="two", seed=0, on=["other"], reference=reference)
+    assert two.trained == ("depth", "segmentation")
+    assert dict(two.reference).keys() == {"depth", "segmentation"}
+    with pytest.raises(ValueError, match="several tasks need a single-task reference for each"):
+        train_job(config, manifests, spec, name="two", seed=0, on=["other"])
 
 
 def test_normalisation_is_the_mean_over_data_sets() -> None:
@@ -118,7 +162,7 @@ def test_normalisation_is_the_mean_over_data_sets() -> None:
     spec = model_spec(config, manifests, task_specs(config, manifests), BranchTree.shared(2, 4).groups)
     assert spec.mean == pytest.approx((0.5, 0.5, 0.5))
     job = train_job(config, manifests, spec, name="both", seed=0, reference={"scene": 1.0, "depth": 1.0})
-    assert [name for name, _, _ in job.datasets] == ["tiny", "other"]
+    assert [name for name, *_ in job.datasets] == ["tiny", "other"]
 
 
 def test_storage_gives_back_what_was_written(tmp_path: Path) -> None:

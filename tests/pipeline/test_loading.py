@@ -55,7 +55,8 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Split:
 
 
 def feed(*splits: Split, **changes: Any) -> Feed:
-    fields = {"splits": splits, "weights": [1.0] * len(splits), "batch": 6, "augment": LIVELY, "seed": 3}
+    count = len(splits)
+    fields = {"splits": splits, "weights": [1.0] * count, "batches": [6] * count, "augment": LIVELY, "seed": 3}
     return Feed(**{**fields, **changes})
 
 
@@ -214,13 +215,51 @@ def test_draws_count_the_turns_of_each_set_across_blocks(split: Split, other: Sp
         turns[which] += 1
 
 
+def test_each_set_has_its_own_batch(split: Split, other: Split) -> None:
+    made = feed(split, other, batches=[4, 2])
+    assert made.steps_per_epoch == 30 // 4 + 17 // 2
+    seen = {(batch.dataset, len(batch)) for batch in (made[number] for number in range(12))}
+    assert seen == {("numbers", 4), ("others", 2)}
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_ranks_share_out_the_draws_of_a_step(split: Split, other: Split, world: int) -> None:
+    """Each draw is one rank's alone, whole, and the same whoever takes it."""
+    fields: dict[str, Any] = {"batches": [4, 3], "draws": 4}
+    whole = feed(split, other, **fields)
+    parts = [feed(split, other, **fields, rank=rank, world=world) for rank in range(world)]
+    for step in (0, 1, 7):
+        shares = [part.of_step(step) for part in parts]
+        assert sorted(number for share in shares for number in share) == list(range(4 * step, 4 * step + 4))
+        assert {len(share) for share in shares} == {4 // world}
+        for part, share in zip(parts, shares, strict=True):
+            taken = list(part.loader(step, step + 1, workers=0, pin=False))
+            for number, batch in zip(share, taken, strict=True):
+                assert_same(batch, whole[number])
+
+
+@pytest.mark.parametrize("draws", [1, 2, 3, 100])
+def test_an_epoch_of_several_draws_a_step_takes_as_many_batches(split: Split, other: Split, draws: int) -> None:
+    made, whole = feed(split, other, batches=[4, 2], draws=draws), 30 // 4 + 17 // 2
+    assert made.steps_per_epoch >= 1
+    assert whole - draws < made.steps_per_epoch * draws <= max(whole, draws)
+
+
+def test_workers_that_cannot_share_out_a_step(split: Split) -> None:
+    with pytest.raises(ValueError, match=r"moe\.ranks 4: the 3 workers of machine\.yaml"):
+        feed(split, draws=4, world=3)
+    with pytest.raises(ValueError, match=r"a batch of 6 .* 7 workers of machine\.yaml: datasets\.numbers\.batch"):
+        feed(split, world=7)
+    feed(split, batches=[1], draws=8, world=8)
+
+
 def test_seeds_differ(split: Split) -> None:
     assert any(levels(feed(split, seed=0)[step]) != levels(feed(split, seed=1)[step]) for step in range(3))
 
 
 def test_fewer_images_than_a_batch(split: Split) -> None:
-    with pytest.raises(ValueError, match=r"numbers: 30 training images are fewer than train\.batch 31"):
-        feed(split, batch=31)
+    with pytest.raises(ValueError, match=r"numbers: 30 .* fewer than its batch of 31; lower datasets\.numbers\.batch"):
+        feed(split, batches=[31])
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])

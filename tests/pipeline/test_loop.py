@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -322,7 +323,7 @@ def test_metrics_do_not_depend_on_the_batch(prepared: Path) -> None:
     mine = job(prepared)
     network, device = build(mine), torch.device("cpu")
     found = [
-        network_metrics(network, network.tasks, splits_of(mine, prepared, "val"), batch=batch, device=device)
+        network_metrics(network, network.tasks, splits_of(mine, prepared, "val"), batches=[batch], device=device)
         for batch in (1, 5, 100)
     ]
     assert network.training, "the network is left in the mode it was in"
@@ -366,6 +367,38 @@ def test_warm_up_rises_in_a_line_then_the_schedule_starts(schedule: str) -> None
     assert rates[:20] == pytest.approx([2.0 * (step + 1) / 20 for step in range(20)])
     assert rates[20] == pytest.approx(2.0)
     assert all(a >= b for a, b in pairwise(rates[20:]))
+
+
+def test_triangular_with_a_warm_up_is_a_line_up_and_a_line_down() -> None:
+    settings = Train(**{**SCHEDULE, "schedule": "triangular", "warmup_epochs": 2.5})  # pyright: ignore[reportArgumentType]
+    rates = [learning_rate(settings, step, 10) for step in range(101)]
+    assert rates == pytest.approx(np.interp(range(101), [-1, 24, 25, 100], [0.0, 2.0, 2.0, 0.0]).tolist())
+
+
+def test_lamb_is_the_papers_with_our_decay_rates_and_clip(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """You et al. 2020, Alg. 2, twice by hand; nothing but `train.clip` bounds the gradient, here not at all."""
+    mine = job(prepared, optimiser="lamb", weight_decay=0.1, clip=0.0)
+    network, plain = build(mine), build(mine)
+    monkeypatch.setattr(network, "lr_scale", lambda parameter: 3.0 if parameter.endswith("bias") else 1.0)
+    optimiser, generator = build_optimiser(network, mine.train), torch.Generator().manual_seed(0)
+    means, squares = ({name: torch.zeros_like(p) for name, p in plain.named_parameters()} for _ in range(2))
+    for step in (1, 2):
+        for group in optimiser.param_groups:
+            group["lr"] = 0.01 * group["lr_scale"]
+        for (name, ours), parameter in zip(network.named_parameters(), plain.parameters(), strict=True):
+            gradient = torch.randn(parameter.shape, generator=generator) * 10.0**step
+            ours.grad = gradient.clone()
+            means[name] = 0.9 * means[name] + 0.1 * gradient
+            squares[name] = 0.999 * squares[name] + 0.001 * gradient.square()
+            update = means[name] / (1 - 0.9**step) / ((squares[name] / (1 - 0.999**step)).sqrt() + 1e-6)
+            trust = 1.0
+            if parameter.ndim > 1:
+                update = update + 0.1 * parameter.detach()
+                trust = float(parameter.detach().norm() / update.norm()) or 1.0
+            parameter.data -= 0.01 * network.lr_scale(name) * trust * update
+        optimiser.step()
+    for (name, found), expected in zip(network.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd", "lamb"])

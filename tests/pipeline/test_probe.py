@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from pipeline import probe
@@ -26,13 +27,14 @@ class Numbered:
 
     base: int
     length: int
+    size: tuple[int, int] = (2, 2)
 
     def __len__(self) -> int:
         return self.length
 
     def read(self, rows: list[int]) -> Batch:
         values = torch.tensor([self.base + row for row in rows], dtype=torch.uint8)
-        return Batch(dataset="numbered", images=values.view(-1, 1, 1, 1).expand(-1, 3, 2, 2), labels={})
+        return Batch(dataset="numbered", images=values.view(-1, 1, 1, 1).expand(-1, 3, *self.size), labels={})
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,29 @@ def test_images_are_drawn_evenly_over_the_data_sets(
 def test_rows_are_spread_over_a_split_since_its_order_may_be_that_of_its_classes() -> None:
     drawn = probe_images([Numbered(0, 100)], 10)[:, 0, 0, 0].tolist()  # pyright: ignore[reportArgumentType]
     assert drawn == list(range(0, 100, 10))
+
+
+def test_images_of_a_smaller_size_are_stretched_to_the_largest() -> None:
+    """Against PIL's bilinear, which rounds by its own rule."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3), dtype=np.uint8)
+    splits = [Numbered(0, 3, (5, 3)), Painted(pixels), Numbered(100, 3, (2, 7))]
+    drawn = probe_images(splits, 3)  # pyright: ignore[reportArgumentType]
+    assert (drawn.dtype, drawn.shape) == (torch.uint8, (3, 3, 5, 7))
+    assert (drawn[0] == 0).all()
+    assert (drawn[2] == 100).all()
+    expected = np.asarray(Image.fromarray(pixels).resize((7, 5), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(drawn[1, 0].int().numpy(), expected.astype(int), atol=1)
+
+
+class Painted(Numbered):
+    """A split of one image of given pixels."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        super().__init__(0, 1, (pixels.shape[0], pixels.shape[1]))
+        self.pixels = torch.from_numpy(pixels)
+
+    def read(self, rows: list[int]) -> Batch:
+        return Batch(dataset="painted", images=self.pixels.expand(len(rows), 3, -1, -1), labels={})
 
 
 class Waves(nn.Module):

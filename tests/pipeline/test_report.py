@@ -85,6 +85,8 @@ def config_of(tasks: Sequence[str], seeds: Sequence[int], columns: Sequence[str]
             "trees": {"budgets": ["1.5x"]},
             "branched": {"seeds": list(seeds)},
             "taps": {},
+            "moe": {},
+            "adapt": {},
             "report": {"samples": 3},
         }
     )

@@ -1,6 +1,7 @@
 """Predictions from the command line: what is printed, what is drawn, what a user's mistake looks like."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,29 @@ def test_what_is_printed_is_what_the_bundle_predicts(
     run(trained, tmp_path / "exact.png", "--task", "my classification", "--out", tmp_path / "drawn.png")
     best = COLUMNS["classification"].classes[int(chances.argmax())]
     assert capsys.readouterr().out.splitlines()[0].endswith(f"my classification: {best} {float(chances.max()):.2f}")
+
+
+def test_each_task_predicts_from_images_of_its_own_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"classification": (32, 32), "segmentation": (24, 40), "depth": (32, 32)}
+    model = ModelSpec(
+        strategy="branched",
+        backbone=BackboneSpec(name="test_byobnet", locations=2, size=(32, 40), dynamic=True),
+        tasks=tuple(replace(spec(kind, name=kind), size=size) for kind, size in sizes.items()),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        groups=((0, 0, 0),) * 2,
+    )
+    torch.manual_seed(0)
+    bundle.save(SHARING["branched"](model), tmp_path / "trained")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8))
+    image.save(tmp_path / "exact.png")
+    run(tmp_path / "trained", tmp_path / "exact.png", "--out", tmp_path / "drawn.png")
+    lines = capsys.readouterr().out.splitlines()
+    for (name, size), line in zip(sizes.items(), lines, strict=False):
+        pixels = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+        predictor = bundle.load(tmp_path / "trained").only(name)
+        prediction = predictor(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[name][0]
+        assert line.endswith(f"{name}: {predictor.network.tasks[name].describe(prediction)}")
 
 
 def test_the_drawing_has_a_row_an_image_and_a_column_a_task(trained: Path, images: list[Path], tmp_path: Path) -> None:

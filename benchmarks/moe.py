@@ -1,0 +1,189 @@
+"""A layer of experts against a dense MLP of as many FLOPs.     python -m benchmarks.moe [batch ...]   (about 6 minutes)
+
+Forward and backward at the token counts and channels of Swin-T's stages; 12 experts, 4 per token, hidden channels C,
+router and biases included. Beside ours: a masked loop over all experts, tokens sorted once and split by expert as in
+Mod-Squad, torch's grouped product. The claim: at most 1.5 x the dense MLP's time at a batch of 8. Then whole networks,
+dense and with experts. On a GPU all is under bf16 autocast and the clock counts, else CPU time of one thread.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import median
+
+import torch
+from timm.layers import Mlp
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.timing import Times, in_turn
+from models import expert_dispatch
+from models.expert_dispatch import sort_by_expert
+from models.experts import MoEMlp
+from models.sharing.moe import MoeModel
+from models.spec import BackboneSpec, Column, ModelSpec, Setting, TaskSpec
+
+STAGES = ((3136, 96), (784, 192), (196, 384), (49, 768))  # tokens of an image of 224 pixels, channels
+BATCHES = (1, 8)
+EXPERTS, TOP_K = 12, 4
+BACKBONE, SIZE, NETWORK_BATCH = "swin_tiny_patch4_window7_224", (224, 224), 4
+ROUNDS = 6
+DATASET = "photos"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+REPEATS = 20 if DEVICE == "cuda" else 1  # in a round
+
+Mix = Callable[..., Tensor]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    where = f"{torch.cuda.get_device_name()}, bf16" if DEVICE == "cuda" else "1 thread"
+    batches = [int(batch) for batch in sys.argv[1:]] or list(BATCHES)
+    print(f"moe: {where}; seconds, and the median ratio of {ROUNDS} rounds to dense (ratio of the fastest rounds)")
+    for batch in batches:
+        for tokens, channels in STAGES:
+            _print(f"layer, {batch} x {tokens} tokens, {channels} channels", _layers(batch * tokens, channels))
+    networks = _networks()
+    images = torch.rand(NETWORK_BATCH, 3, *SIZE, device=DEVICE)
+    _print(f"step, {BACKBONE}, batch {NETWORK_BATCH}", _steps(networks, images))
+    _print(f"inference, {BACKBONE}, batch {NETWORK_BATCH}", _predictions(networks, images))
+
+
+def _print(title: str, ways: dict[str, Callable[[], object]]) -> None:
+    times = in_turn({name: partial(_repeat, way) for name, way in ways.items()}, ROUNDS)
+    base = _spent(times["dense"])
+    print(title)
+    for name in ways:
+        mine = _spent(times[name])
+        ratios = [one / other for one, other in zip(mine, base, strict=True)]
+        print(
+            f"  {name:<22} {min(mine) / REPEATS:.4f} s  x {median(ratios):.2f} ({min(mine) / min(base):.2f})",
+            flush=True,
+        )
+
+
+def _repeat(way: Callable[[], object]) -> None:
+    for _ in range(REPEATS):
+        way()
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def _spent(times: Times) -> Sequence[float]:
+    return times.wall if DEVICE == "cuda" else times.cpu
+
+
+def _layers(tokens: int, channels: int) -> dict[str, Callable[[], object]]:
+    layer = MoEMlp(channels, channels, {DATASET: (range(EXPERTS), TOP_K)}).to(DEVICE)
+    torch.nn.init.normal_(layer.router(DATASET).weight)
+    ways: dict[str, nn.Module] = {
+        "dense": Mlp(channels, 4 * channels).to(DEVICE),
+        "ours": layer,
+        "loop with masks": _Layer(layer, _masked),
+        "sorted and split": _Layer(layer, _split),
+        "grouped product": _Layer(layer, _grouped),
+    }
+    x = torch.randn(tokens, channels, device=DEVICE, requires_grad=True)
+    grad = torch.randn(tokens, channels, device=DEVICE)
+    expected = layer(x)
+    for name in list(ways)[2:]:
+        torch.testing.assert_close(ways[name](x), expected, rtol=1e-3, atol=1e-3)
+    return {name: partial(_train, way, x, grad) for name, way in ways.items()}
+
+
+def _train(layer: nn.Module, x: Tensor, grad: Tensor) -> None:
+    layer.zero_grad()
+    x.grad = None
+    with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+        y = layer(x)
+    y.backward(grad.to(y.dtype))
+
+
+class _Layer(nn.Module):
+    """Our layer's router and experts, mixed in another way."""
+
+    def __init__(self, layer: MoEMlp, mix: Mix) -> None:
+        super().__init__()
+        self.router, self.mix = layer.router(DATASET), mix
+        self.experts = nn.ModuleList(layer.expert(number) for number in range(EXPERTS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, choice, _ = self.router(x)
+        return self.mix(x, gate, choice, list(self.experts))
+
+
+def _masked(x: Tensor, gate: Tensor, choice: Tensor, experts: Sequence[Mlp]) -> Tensor:
+    y = torch.zeros_like(x)
+    for place, expert in enumerate(experts):
+        token, slot = (choice == place).nonzero(as_tuple=True)
+        mixed = expert(x[token]) * gate[token, slot, None]
+        y = y.index_add(0, token, mixed.to(y.dtype))
+    return y
+
+
+def _split(x: Tensor, gate: Tensor, choice: Tensor, experts: Sequence[Mlp]) -> Tensor:
+    order = choice.flatten().argsort()
+    token = order // choice.shape[1]
+    sizes = choice.flatten().bincount(minlength=len(experts)).tolist()
+    parts = [expert(part) for expert, part in zip(experts, x[token].split(sizes), strict=True)]
+    mixed = torch.cat(parts) * gate.flatten()[order, None]
+    return torch.zeros_like(x).index_add(0, token, mixed.to(x.dtype))
+
+
+def _grouped(x: Tensor, gate: Tensor, choice: Tensor, experts: Sequence[Mlp]) -> Tensor:
+    kind = torch.get_autocast_dtype(DEVICE) if torch.is_autocast_enabled(DEVICE) else x.dtype
+    states = [{name: weight.to(kind) for name, weight in expert.named_parameters()} for expert in experts]
+    first, second = [state["fc1.weight"] for state in states], [state["fc2.weight"] for state in states]
+    biases = [(state["fc1.bias"], state["fc2.bias"]) for state in states]
+    order = sort_by_expert(choice, len(experts))
+    with torch.autocast(DEVICE, enabled=False):
+        return expert_dispatch._grouped(x.to(kind), gate.to(kind), order, first, second, biases)
+
+
+def _networks() -> dict[str, MoeModel]:
+    placements: dict[str, Setting] = {"dense": (), "experts as printed": "printed", "experts as in text": "text"}
+    return {name: MoeModel(_spec(placement)).to(DEVICE) for name, placement in placements.items()}
+
+
+def _spec(placement: Setting) -> ModelSpec:
+    column = Column(layout="class", classes=tuple("abcdefghij"))
+    task = TaskSpec(name="one", kind="classification", dataset=DATASET, column_name="label", column=column)
+    return ModelSpec(
+        strategy="moe",
+        backbone=BackboneSpec(name=BACKBONE, locations=4, size=SIZE),
+        tasks=(task,),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        settings=(("experts", EXPERTS), ("placement", placement), ("top_k", TOP_K)),
+    )
+
+
+def _steps(networks: dict[str, MoeModel], images: Tensor) -> dict[str, Callable[[], object]]:
+    labels = torch.arange(len(images), device=DEVICE) % 10
+    return {
+        name: partial(_step, network, torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True), images, labels)
+        for name, network in networks.items()
+    }
+
+
+def _step(network: MoeModel, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
+    with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+        output = network.train()(images)["one"]
+    optimiser.zero_grad()
+    (F.cross_entropy(output.float(), labels) + 0.01 * network.penalty(["one"])).backward()
+    optimiser.step()
+    network.finish_step()
+
+
+def _predictions(networks: dict[str, MoeModel], images: Tensor) -> dict[str, Callable[[], object]]:
+    return {name: partial(_predict, network, images) for name, network in networks.items()}
+
+
+@torch.inference_mode()
+def _predict(network: MoeModel, images: Tensor) -> None:
+    with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+        network.eval()(images)
+
+
+if __name__ == "__main__":
+    main()
