@@ -1,13 +1,14 @@
-"""A layer of experts against a dense MLP of as many FLOPs.     python -m benchmarks.moe [batch ...]   (about 6 minutes)
+"""A layer of experts against a dense MLP of as many FLOPs.     python -m benchmarks.moe [batch ...]   (about 2 minutes)
 
 Forward and backward at the token counts and channels of Swin-T's stages; 12 experts, 4 per token, hidden channels C,
 router and biases included. Beside ours: a masked loop over all experts, tokens sorted once and split by expert as in
-Mod-Squad, torch's grouped product. The claim: at most 1.5 x the dense MLP's time at a batch of 8. Then whole networks,
-dense and with experts. On a GPU all is under bf16 autocast and the clock counts, else CPU time of one thread.
+Mod-Squad, torch's grouped product. The claim: at most 1.5 x the dense MLP's time at a batch of 8. MiB are those
+that wait for the backward pass. Then whole networks, dense and with experts. On a GPU all is under bf16 autocast and
+the clock counts, else CPU time of one thread.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 
@@ -42,24 +43,26 @@ def main() -> None:
     print(f"moe: {where}; seconds, and the median ratio of {ROUNDS} rounds to dense (ratio of the fastest rounds)")
     for batch in batches:
         for tokens, channels in STAGES:
-            _print(f"layer, {batch} x {tokens} tokens, {channels} channels", _layers(batch * tokens, channels))
+            layers = _layers(channels)
+            x, grad = (torch.randn(batch * tokens, channels, device=DEVICE) for _ in range(2))
+            kept = {name: f"{_kept(layer, x) / 2**20:.1f} MiB" for name, layer in layers.items()}
+            ways = {name: partial(_train, layer, x.requires_grad_(), grad) for name, layer in layers.items()}
+            _print(f"layer, {batch} x {tokens} tokens, {channels} channels", ways, kept)
     networks = _networks()
     images = torch.rand(NETWORK_BATCH, 3, *SIZE, device=DEVICE)
     _print(f"step, {BACKBONE}, batch {NETWORK_BATCH}", _steps(networks, images))
     _print(f"inference, {BACKBONE}, batch {NETWORK_BATCH}", _predictions(networks, images))
 
 
-def _print(title: str, ways: dict[str, Callable[[], object]]) -> None:
+def _print(title: str, ways: Mapping[str, Callable[[], object]], notes: Mapping[str, str] | None = None) -> None:
     times = in_turn({name: partial(_repeat, way) for name, way in ways.items()}, ROUNDS)
     base = _spent(times["dense"])
     print(title)
     for name in ways:
         mine = _spent(times[name])
         ratios = [one / other for one, other in zip(mine, base, strict=True)]
-        print(
-            f"  {name:<22} {min(mine) / REPEATS:.4f} s  x {median(ratios):.2f} ({min(mine) / min(base):.2f})",
-            flush=True,
-        )
+        ratio = f"x {median(ratios):.2f} ({min(mine) / min(base):.2f})"
+        print(f"  {name:<20} {min(mine) / REPEATS:.4f} s  {ratio}  {(notes or {}).get(name, '')}".rstrip(), flush=True)
 
 
 def _repeat(way: Callable[[], object]) -> None:
@@ -73,29 +76,45 @@ def _spent(times: Times) -> Sequence[float]:
     return times.wall if DEVICE == "cuda" else times.cpu
 
 
-def _layers(tokens: int, channels: int) -> dict[str, Callable[[], object]]:
+def _layers(channels: int) -> dict[str, nn.Module]:
     layer = MoEMlp(channels, channels, {DATASET: (range(EXPERTS), TOP_K)}).to(DEVICE)
     torch.nn.init.normal_(layer.router(DATASET).weight)
-    ways: dict[str, nn.Module] = {
+    layers: dict[str, nn.Module] = {
         "dense": Mlp(channels, 4 * channels).to(DEVICE),
         "ours": layer,
         "loop with masks": _Layer(layer, _masked),
         "sorted and split": _Layer(layer, _split),
         "grouped product": _Layer(layer, _grouped),
     }
-    x = torch.randn(tokens, channels, device=DEVICE, requires_grad=True)
-    grad = torch.randn(tokens, channels, device=DEVICE)
-    expected = layer(x)
-    for name in list(ways)[2:]:
-        torch.testing.assert_close(ways[name](x), expected, rtol=1e-3, atol=1e-3)
-    return {name: partial(_train, way, x, grad) for name, way in ways.items()}
+    x = torch.randn(100, channels, device=DEVICE)
+    for other in list(layers.values())[2:]:
+        torch.testing.assert_close(other(x), layer(x), rtol=1e-3, atol=1e-3)
+    return layers
+
+
+def _kept(layer: nn.Module, x: Tensor) -> int:
+    """Bytes of what a forward pass keeps for the backward one, weights and input not counted."""
+    there = {tensor.untyped_storage().data_ptr() for tensor in (x, *layer.parameters())}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        _forward(layer, x.detach().requires_grad_())
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in there)
+
+
+def _forward(layer: nn.Module, x: Tensor) -> Tensor:
+    with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+        return layer(x)
 
 
 def _train(layer: nn.Module, x: Tensor, grad: Tensor) -> None:
     layer.zero_grad()
     x.grad = None
-    with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
-        y = layer(x)
+    y = _forward(layer, x)
     y.backward(grad.to(y.dtype))
 
 

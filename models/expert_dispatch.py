@@ -37,7 +37,6 @@ def sort_by_expert(choice_TK: Tensor, experts: int) -> Order:
     return Order(token_N=token_N, row_TK=row_N.view_as(choice_TK), order_N=order_N, sizes_E=sizes_E)
 
 
-@torch.compiler.disable  # as many rows as an expert happens to get: nothing for a graph of fixed shapes
 def mix_experts(
     x_TC: Tensor,
     gate_TK: Tensor,

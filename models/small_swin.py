@@ -1,4 +1,4 @@
-"""Swin Transformers (Liu et al. 2021) small enough to train on a CPU, added to timm's networks, which begin at "tiny"."""
+"""Swin Transformers (Liu et al. 2021) small enough to train on a CPU, added to timm, whose own begin at "tiny"."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from timm.models.swin_transformer import SwinTransformer
 
 @register_model
 def swin_mini_patch4_window4(pretrained: bool = False, **kwargs: Any) -> SwinTransformer:
-    """Four stages of 1, 1, 3, 1 layers with 32, 64, 128, 256 channels: half of Swin-T's layers, a third of its width."""
+    """Four stages of 1, 1, 3, 1 layers with 32, 64, 128, 256 channels: half as deep as Swin-T, a third as wide."""
     return _swin(pretrained, embed_dim=32, depths=(1, 1, 3, 1), num_heads=(1, 2, 4, 8), **kwargs)
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from pipeline.evaluate import tasks_on
 from pipeline.jobs import TrainJob
@@ -38,7 +39,7 @@ def take_step(job: TrainJob, site: Site, run: TrainingState, batches: Sequence[B
     run.optimiser.step()
     run.network.finish_step()
     if run.average is not None:
-        run.average.update_parameters(run.network)
+        _follow(run.average, run.network)
 
 
 def _objective(job: TrainJob, site: Site, run: TrainingState, batch: Batch) -> Tensor:
@@ -72,6 +73,14 @@ def _objective(job: TrainJob, site: Site, run: TrainingState, batch: Batch) -> T
 def _averaging(forward: nn.Module, *, last: bool) -> AbstractContextManager[None]:
     """Ranks average what a step's backward passes have added up when the last one runs, not at each."""
     return forward.no_sync() if isinstance(forward, DistributedDataParallel) and not last else nullcontext()
+
+
+def _follow(average: AveragedModel, network: nn.Module) -> None:
+    """Take a step into the averaged weights; a mean of whole numbers, such as positions in a table, is none of them."""
+    average.update_parameters(network)
+    for mine, theirs in zip(average.module.buffers(), network.buffers(), strict=True):
+        if not mine.is_floating_point():
+            mine.copy_(theirs)
 
 
 def _average_gradients(module: nn.Module, world: int) -> None:

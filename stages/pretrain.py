@@ -4,7 +4,9 @@ Leaves artifacts/pretrain/<task>/ (a bundle, history.parquet) and metrics.json: 
 beside those of the best constant prediction.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from models.tasks import TASKS
 from pipeline.artifacts import ARTIFACTS, read_manifests, write_json, writing
@@ -32,10 +34,11 @@ def main() -> None:
         ]
         tags = {job.name: {"strategy": "single", "task": job.name} for job in jobs}
         results = train_jobs(at, jobs, tags, more=lambda _job, _result: {})
+        metrics = {job.name: _row(at, job, results[job.name]) for job in jobs}
+        _refuse_zeros(metrics)
         with writing("pretrain") as folder:
             for job in jobs:
                 copy_result(job, at.machine, folder / job.name)
-            metrics = {job.name: _row(at, job, results[job.name]) for job in jobs}
             write_json(folder / "metrics.json", metrics)
 
 
@@ -58,6 +61,21 @@ def _row(at: Session, job: TrainJob, result: dict) -> dict:
         "seconds": result["seconds"],
         "job": job.key,
     }
+
+
+def _refuse_zeros(metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say now what every later stage would fail on: a relative gain over nothing has no meaning."""
+    zeros = [
+        f"{task}: {row['metric']} is 0 on {split}"
+        for task, row in metrics.items()
+        for split in ("val", "test")
+        if row[split] == 0
+    ]
+    if zeros:
+        raise ValueError(
+            "single-task networks that learned nothing can't be what Δ_MTL is measured against; train longer"
+            " (train.epochs), with another train.lr, or leave the task out:\n" + "\n".join(zeros)
+        )
 
 
 if __name__ == "__main__":

@@ -226,7 +226,7 @@ def test_experts_are_timms_mlps() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo's own look at what leaves a graph
 def test_compiled() -> None:
-    """Outputs, gradients and counts stay, for one data set after another; dispatch is left out of the graph."""
+    """Outputs, gradients and counts stay, for one data set after another."""
     layer, twin = build().train(), build().train()
     compiled = torch.compile(twin, backend="aot_eager")
     for dataset in "aba":

@@ -284,6 +284,8 @@ def test_ema_is_the_decayed_mean_of_the_weights(
     for name, value in best.items():
         if value.is_floating_point():
             torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+        else:
+            assert torch.equal(value, seen[-1][name]), "no mean of whole numbers"
     assert not same(best, weights(mine, tmp_path))
 
 
