@@ -1,8 +1,9 @@
 """Tokens -> the gated sum of the experts that each was sent to, without capacity and without dropping (MTHL, Eq. 1).
 
 T tokens, C channels, H hidden, E experts, K experts per token, N = T·K rows sorted by expert.
-On a CPU each expert multiplies its slice of the rows, in place; on a GPU one grouped product does all slices, and the
-host never waits to learn how long they are. Both give every expert a gradient, zero where no token came to it.
+On a CPU each expert multiplies its slice of the rows, in place; on a GPU one grouped product does all slices, where
+channels are multiples of 16 bytes, and the host need not wait to learn how long they are. Both give every expert a
+gradient, zero where no token came to it.
 """
 
 from collections.abc import Sequence

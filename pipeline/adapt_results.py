@@ -10,6 +10,7 @@ from models.accounting import count_params
 from models.sharing.moe import MoeModel
 from pipeline.adapt_jobs import Adaptation, Picks
 from pipeline.strategies import Mode
+from pipeline.trained import task_flops
 
 Row = Mapping[str, Any]
 
@@ -31,7 +32,7 @@ def run_row(item: Adaptation, result: Row, network: MoeModel, picks: Picks) -> d
         "trained_params": network.trained_params(),
         "model_params": network.backbone_params(),
         "head_params": count_params(network.heads[network.spec.task_names.index(item.task)]),
-        "flops": result["flops"],
+        "flops": task_flops(network)[item.task],
         "experts": [len(numbers) for numbers in route.experts],
         "top_k": route.top_k,
         "picks": picks,

@@ -17,7 +17,7 @@ from models.sharing.moe import MoeModel
 from pipeline.config import Machine
 from pipeline.jobs import TrainJob
 from pipeline.loading import Split, in_order
-from pipeline.trained import own_device, trained_experts
+from pipeline.trained import own_device
 from pipeline.training_state import splits_of
 
 
@@ -49,10 +49,10 @@ def layers_of(network: MoeModel) -> list[dict[str, Any]]:
     ]
 
 
-def usage_of(job: TrainJob, machine: Machine, prepared: Path) -> Usage:
-    """Map a finished job to its network's use of the experts on validation images."""
+def usage_of(job: TrainJob, network: MoeModel, machine: Machine, prepared: Path) -> Usage:
+    """Map a finished job and its network to the use of the experts on validation images."""
     splits = splits_of(job, prepared, "val")
-    return expert_usage(trained_experts(job.key, machine), splits, job.batches, own_device(machine))
+    return expert_usage(network, splits, job.batches, own_device(machine))
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import inf
+from statistics import mean
 from typing import Any
 
 from pipeline.moe_jobs import DENSE, FINETUNE, MOE, SCRATCH
@@ -9,8 +10,8 @@ from pipeline.results import delta_of
 
 Row = Mapping[str, Any]
 COSTS = ("seconds", "params", "flops")
-SUMMED = (*COSTS, "backbone_params")
-LABELS = {DENSE: "dense (MTHL.D)", FINETUNE: "pre-trained, fine-tuned", SCRATCH: "from scratch"}
+SUMMED = ("seconds", "params", "backbone_params")
+LABELS = {DENSE: "dense (MTHL.D)", FINETUNE: "pre-trained, fine-tuned", SCRATCH: "single-task"}
 
 
 def method_line(
@@ -24,12 +25,14 @@ def method_line(
 ) -> dict[str, Any]:
     """Map a method's results, one job for all tasks or one a task, to its line; sizes and times of several add up.
 
-    Each result has its network's `backbone_params`, heads not counted, beside what its job left.
+    Each result has its network's `backbone_params`, heads not counted, and `task_flops`, those of each task on an image
+    of its size, beside what its job left. `flops` is their mean over tasks: routers differ, so data sets share no pass.
     """
     values = {
         split: {task: value for result in results for task, value in result[split].items() if task in tasks}
         for split in ("val", "test")
     }
+    flops = {task: count for result in results for task, count in result["task_flops"].items()}
     return {
         "name": name,
         "label": f"MoE λ={lam:g}" if method == MOE else LABELS[method],
@@ -39,6 +42,8 @@ def method_line(
         "jobs": [result["key"] for result in results],
         "epochs": [result["epoch"] for result in results],
         **{what: sum(result[what] for result in results) for what in SUMMED},
+        "flops": round(mean(flops[task] for task in tasks)),
+        "all_flops": sum(result["flops"] for result in results),
         **{split: {task: values[split][task] for task in tasks} for split in values},
         "delta_mtl": delta_of(values, single),
         "delta_mtl_val": delta_of(values, single, "val"),
@@ -68,9 +73,9 @@ def chosen_line(lines: Sequence[Row]) -> Row:
 
 def study_networks(lines: Sequence[Row], single: Mapping[str, Row]) -> list[dict[str, Any]]:
     """The networks with experts and the dense one as rows of the whole study; none where a task is missing."""
-    shown = ("name", "label", "params", "flops", "seconds", "epochs", "val", "test", "delta_mtl", "delta_mtl_val")
+    shown = ("name", "label", "params", "seconds", "epochs", "val", "test", "delta_mtl", "delta_mtl_val")
     return [
-        {**{what: line[what] for what in shown}, "keys": line["jobs"]}
+        {**{what: line[what] for what in shown}, "keys": line["jobs"], "flops": line["all_flops"]}
         for line in lines
         if line["method"] in (MOE, DENSE) and line["test"].keys() == single.keys()
     ]

@@ -135,6 +135,12 @@ class Moe(Settings):
     baselines: Annotated[list[Literal["dense", "finetune", "scratch"]], AfterValidator(_once)] = ["dense", "scratch"]
     pretrained_on: str | None = None
 
+    @model_validator(mode="after")
+    def _several_ranks(self) -> "Moe":
+        if self.sampling == "per_rank" and self.ranks < 2:
+            raise ValueError("sampling: per_rank needs ranks, the batches of a step: at least 2")
+        return self
+
 
 class Mode(Settings):
     """One way to adapt a network with experts to a new data set (MTHL, Sec. 3.3): what learns, what is left of it.

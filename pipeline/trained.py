@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from models.accounting import count_params
+from models.accounting import count_flops, count_params
 from models.bundle import load_network
 from models.sharing import SharedModel
 from models.sharing.moe import MoeModel
@@ -38,6 +38,15 @@ def without_heads(network: SharedModel) -> int:
     return network.num_params() - count_params(network.heads)
 
 
+def task_flops(network: SharedModel) -> dict[str, int]:
+    """Map a network to the FLOPs of each of its tasks alone, on one image of the task's own size."""
+    size = network.spec.backbone.size
+    return {
+        task.name: count_flops(network, torch.zeros(1, 3, *(task.size or size)), (task.name,))
+        for task in network.spec.tasks
+    }
+
+
 def own_device(machine: Machine) -> torch.device:
     """This process's device; what GPUs a cluster has are its jobs'."""
     return torch.device("cuda" if machine.gpu is not False and torch.cuda.is_available() else "cpu")
@@ -50,7 +59,11 @@ def measure_on_test(
     machine: Machine,
     prepared: Path,
 ) -> dict[str, float]:
-    """Map a network to the metric of each of its tasks on the test split, measured as the end of a job measures it."""
+    """Map a network to the metric of each of its tasks on the test split.
+
+    It is measured as the end of a job measures it, where this process has the device that jobs have; without their GPU
+    it is in float32, and differs by rounding from what bf16 gave.
+    """
     nothing = dict.fromkeys(network.tasks, 0.0)
     job = train_job(config, manifests, network.spec, name="measured", seed=config.seed, reference=nothing)
     device = own_device(machine)

@@ -1,8 +1,9 @@
 """Adapt the network with experts to new data sets, in every mode, and one after another.    python -m stages.adapt
 
 Leaves artifacts/adapt/bundle/ (the network of the moe stage, and per new data set its own router, experts and head),
-trials.parquet (every metric of every epoch) and metrics.json: what each mode reached, what it trained and what is left
-of the network; and what learning one data set after another did to those before.
+<run>/ (the network of every mode and task, pruned as it is), trials.parquet (every metric of every epoch) and
+metrics.json: what each mode reached, what it trained and what is left of the network; and what learning one data set
+after another did to those before.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from pipeline.artifacts import (
 )
 from pipeline.expert_usage import layers_of, usage_of
 from pipeline.jobs import TrainJob
-from pipeline.results import delta_of, trials
+from pipeline.results import copy_result, delta_of, trials
 from pipeline.strategies import LWF, ROUTER
 from pipeline.trained import measure_on_test, trained_experts
 from stages.session import Session, session, start
@@ -63,6 +64,10 @@ def main() -> None:
                 return
             jobs, joined, value = found
             save(joined, folder / "bundle")
+            kept = {name for mode in value["modes"] for name in mode["runs"].values()}
+            for job in jobs:
+                if job.name in kept:
+                    copy_result(job, at.machine, folder / job.name)
             write_table(folder / "trials.parquet", [row for job in jobs for row in trials(job, at.machine)], TRIALS)
             write_json(folder / "metrics.json", value)
 
@@ -144,7 +149,7 @@ def _train(study: Study, items: Sequence[Adaptation]) -> Rows:
     rows = []
     for item in items:
         network = trained_experts(item.job.key, study.at.machine)
-        usage = usage_of(item.job, study.at.machine, PREPARED)
+        usage = usage_of(item.job, network, study.at.machine, PREPARED)
         rows.append(run_row(item, results[item.job.name], network, [layer[0] for layer in usage.picks]))
     study.rows.extend(rows)
     return rows

@@ -13,7 +13,7 @@ from pipeline.jobs import TrainJob
 from pipeline.moe_jobs import FINETUNE, MOE, SCRATCH, Trial, finetune_trials, joint_tasks, moe_trials
 from pipeline.moe_results import chosen_line, method_line, scratch_results, study_networks
 from pipeline.results import copy_result, delta_of, trials
-from pipeline.trained import trained_experts, trained_network, without_heads
+from pipeline.trained import task_flops, trained_experts, trained_network, without_heads
 from stages.session import Session, session, start
 from stages.training import train_jobs
 
@@ -45,7 +45,7 @@ def _study(at: Session) -> tuple[list[TrainJob], dict[str, Any]]:
         values = {"final/delta_mtl": delta_of(result, single)}
         if job.name not in with_experts:
             return values
-        usage[job.name] = usage_of(job, at.machine, ARTIFACTS / "prepare")
+        usage[job.name] = usage_of(job, trained_experts(job.key, at.machine), at.machine, ARTIFACTS / "prepare")
         information = usage[job.name].information()
         return values | {"moe/mutual_information": sum(information) / len(information)}
 
@@ -91,7 +91,7 @@ def _lines(at: Session, tried: list[Trial], results: Mapping[str, Any], single: 
 
 def _sized(at: Session, result: Mapping[str, Any]) -> dict[str, Any]:
     network = trained_network(result["key"], at.machine)
-    return {**result, "backbone_params": without_heads(network)}
+    return {**result, "backbone_params": without_heads(network), "task_flops": task_flops(network)}
 
 
 def _tags(trial: Trial) -> dict[str, str]:

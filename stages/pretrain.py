@@ -5,6 +5,7 @@ beside those of the best constant prediction.
 """
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +65,17 @@ def _row(at: Session, job: TrainJob, result: dict) -> dict:
 
 
 def _refuse_zeros(metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Say now what every later stage would fail on: a relative gain over nothing has no meaning."""
-    zeros = [
-        f"{task}: {row['metric']} is 0 on {split}"
+    """Say now what every later stage would fail on: a gain over nothing, or over no number, has no meaning."""
+    wrong = [
+        f"{task}: {row['metric']} is {row[split]:g} on {split}"
         for task, row in metrics.items()
         for split in ("val", "test")
-        if row[split] == 0
+        if not isfinite(row[split]) or row[split] == 0
     ]
-    if zeros:
+    if wrong:
         raise ValueError(
-            "single-task networks that learned nothing can't be what Δ_MTL is measured against; train longer"
-            " (train.epochs), with another train.lr, or leave the task out:\n" + "\n".join(zeros)
+            "what single-task networks reach is what Δ_MTL is measured against. 0: train longer (train.epochs) or with"
+            " another train.lr; nan: the split has no label. Mend it, or leave the task out:\n" + "\n".join(wrong)
         )
 
 

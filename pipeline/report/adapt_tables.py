@@ -21,9 +21,11 @@ def modes_table(adapt: Adapt) -> PageTable:
         stem="adapt",
         title="Ways to adapt to each new data set, on test",
         caption=f"{seed_words(run.seed for run in adapt.runs)} Each number at the learning rate that was best on"
-        " validation; it leads to its job. Parameters without the head, multiply-adds with it, means over the tasks;"
-        " beside them the share of full fine-tuning. Bold: best of all that start from the network with experts."
-        " Single: each task's own network from scratch, against which Δ_MTL is measured, its parameters with the head.",
+        " validation; it leads to its job. Parameters without the head, multiply-adds with it and on an image of"
+        " the task's size, means over the tasks; beside them the share of full fine-tuning. What removes experts"
+        " goes on from the network of the new router, so it learned for longer than the others. Bold: best of all"
+        " that start from the network with experts. Single: each task's single-task network, against which Δ_MTL is"
+        " measured, its parameters with the head.",
         lines=[*lines, _single_line(adapt, mean)],
         rows=[_record(adapt, mode) for mode in adapt.modes],
     )
@@ -52,7 +54,7 @@ def _single_line(adapt: Adapt, mean: bool) -> list[Cell]:
     count = len(adapt.tasks)
     params = Cell(text=count_text(sum(row.scratch_params for row in adapt.tasks.values()) / count))
     values = [row.scratch_test for row in adapt.tasks.values()]
-    cells = [Cell(text="single", small="from scratch"), params, params, NONE]
+    cells = [Cell(text="single"), params, params, NONE]
     cells += [value_cell(value, None) for value in values]
     return [*cells, *[value_cell(sum(values) / count, None)] * mean, Cell(text="0")]
 

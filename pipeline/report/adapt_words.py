@@ -59,7 +59,7 @@ def _forgotten(continual: Continual, method: Taught) -> str:
     last = len(continual.steps) - 1
     before = [task for task in continual.tasks if continual.learned(method, task) < last]
     if all(continual.same(method, last, task) for task in before):
-        return f"{method.label} leaves every earlier task bit-identical"
+        return f"{method.label} leaves every earlier task exactly as it was"
     change = mean_of(continual.change(method, last, task) for task in before)
     size = "by an unknown share, from 0" if change is None else f"by {percent_text(change)} % on average"
     return f"{method.label} changes the earlier tasks {size}"

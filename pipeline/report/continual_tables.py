@@ -7,6 +7,7 @@ from pipeline.report.chapter import Cell, PageTable
 from pipeline.report.found_adapt import Adapt, Continual, Taught
 from pipeline.report.number_texts import count_text, percent_text, value_text
 
+EXPERTS = "experts"  # the method by which a new data set leaves all others' weights alone
 SAME = "="  # for a metric that is to the last bit what it was
 
 
@@ -20,7 +21,8 @@ def continual_table(adapt: Adapt, continual: Continual) -> PageTable:
         cells += [Cell(text=count_text(mean(counts))) for counts in (method.new_params, method.trained_params)]
         for task, row in continual.tasks.items():
             best = best_of((continual.value(other, last, task) for other in continual.methods), row.higher_is_better)
-            cells.append(value_cell(continual.value(method, last, task), best, _job(adapt, method, last)))
+            job = _trainer(adapt, continual, method, task)
+            cells.append(value_cell(continual.value(method, last, task), best, job))
         lines.append(cells)
     if full := adapt.full:
         jobs = {task: adapt.run[name].job for task, name in full.runs.items()}
@@ -58,7 +60,7 @@ def forgetting_table(adapt: Adapt, continual: Continual) -> PageTable:
         stem="forgetting",
         title="What learning the next data set does to those before",
         caption=f"Each task on test after each step, {_order(continual)}. Small: signed relative change since the task"
-        f" was learned, in percent, plus is better; {SAME} where it is bit-identical. A number leads to the step's"
+        f" was learned, in percent, plus is better; {SAME} where it is unchanged. A number leads to the step's"
         " job.",
         lines=lines,
         rows=forgetting_rows(adapt, continual),
@@ -77,13 +79,20 @@ def forgetting_rows(adapt: Adapt, continual: Continual) -> list[dict]:
     """Every known value of the forgetting matrices, one a row."""
     return [
         {"method": method.method, "step": step, "after": name, "task": task, "metric": row.metric, "test": value}
-        | {"change": continual.change(method, step, task), "bit_identical": continual.same(method, step, task)}
+        | {"change": continual.change(method, step, task), "unchanged": continual.same(method, step, task)}
         | {"job": method.jobs[step - 1] if step else adapt.base.job}
         for method in continual.methods
         for step, name in enumerate(continual.steps)
         for task, row in continual.tasks.items()
         if (value := continual.value(method, step, task)) is not None
     ]
+
+
+def _trainer(adapt: Adapt, continual: Continual, method: Taught, task: str) -> str:
+    """The job that made a task's last weights: the last one where all of the network learns, else the task's own."""
+    if method.method != EXPERTS:
+        return method.jobs[-1]
+    return method.jobs[continual.new.index(task)] if task in continual.new else adapt.base.job
 
 
 def _order(continual: Continual) -> str:

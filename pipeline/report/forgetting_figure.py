@@ -38,7 +38,7 @@ def forgetting_figure(adapt: Adapt, continual: Continual) -> Drawing:
         stem="adapt_forgetting",
         section="adapt",
         caption="What is forgotten: each task's signed relative change on test since it was learned, in percent, after"
-        f" each step. Brown: worse, green: better; {SAME} where it is bit-identical. Grey: the metric when the task was"
+        f" each step. Brown: worse, green: better; {SAME} where it is unchanged. Grey: the metric when the task was"
         " learned.",
         figure=figure,
         rows=forgetting_rows(adapt, continual),

@@ -14,7 +14,7 @@ def methods_table(moe: Moe) -> PageTable:
         task: best_of((run.test[task] for run in moe.runs), row.higher_is_better) for task, row in moe.tasks.items()
     }
     top = max(run.delta_mtl for run in moe.runs)
-    sizes = [Cell(text="parameters"), Cell(text="multiply-adds")]
+    sizes = [Cell(text="parameters"), Cell(text="multiply-adds", small="one image")]
     lines = [[Cell(text=""), *sizes, *task_heads(moe.tasks), Cell(text="Δ_MTL", small="% ↑")]]
     for run in moe.runs:
         cells = [Cell(text=run.label, small="chosen" if run is moe.chosen else "")]
@@ -25,8 +25,8 @@ def methods_table(moe: Moe) -> PageTable:
         stem="moe",
         title="Networks with experts and what they are compared with, on test",
         caption=f"{seed_words(run.seed for run in moe.runs)} λ chosen on validation. A number leads to its job. Where"
-        " each task has a network of its own, parameters and multiply-adds are those of all together. Bold: best of"
-        " all.",
+        " each task has a network of its own, parameters are those of all together. Multiply-adds are those of one task"
+        " on an image of its size, the mean over tasks. Bold: best of all.",
         lines=lines,
         rows=[_record(moe, run) for run in moe.runs],
     )

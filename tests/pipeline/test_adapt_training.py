@@ -46,7 +46,14 @@ class Trained:
         self.items = {item.mode: item for item in first_jobs(self.config, self.manifests, self.base)}
         self.train("router", "router_1", "narrow")
         router = self.items["router"].job
-        picks = {"fresh": [layer[0] for layer in usage_of(router, self.machine, self.prepared).picks]}
+        picks = {
+            "fresh": [
+                layer[0]
+                for layer in usage_of(
+                    router, trained_experts(router.key, self.machine), self.machine, self.prepared
+                ).picks
+            ]
+        }
         self.items |= {
             item.mode: item for item in later_jobs(self.config, self.manifests, self.base, {"fresh": router.key}, picks)
         }
@@ -61,7 +68,12 @@ class Trained:
 
     def row(self, mode: str) -> dict[str, Any]:
         item = self.items[mode]
-        picks = [layer[0] for layer in usage_of(item.job, self.machine, self.prepared).picks]
+        picks = [
+            layer[0]
+            for layer in usage_of(
+                item.job, trained_experts(item.job.key, self.machine), self.machine, self.prepared
+            ).picks
+        ]
         return run_row(item, self.results[mode], trained_experts(item.job.key, self.machine), picks)
 
 

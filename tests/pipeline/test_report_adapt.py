@@ -237,7 +237,10 @@ def test_the_sentence_names_the_best_mode_on_validation_for_each_saving(tmp_path
         ("top_k_2", "flops_share", "of the multiply-adds −50.0 % (top 2)"),
     ]:
         assert f"with {100 * getattr(shares[name], share):.1f} % {words}" in text
-    assert "own router + 1 expert leaves every earlier task bit-identical; LwF changes the earlier tasks by −12" in text
+    assert (
+        "own router + 1 expert leaves every earlier task exactly as it was; LwF changes the earlier tasks by −12"
+        in text
+    )
 
 
 def test_the_sentence_claims_no_more_than_there_is(tmp_path: Path) -> None:
@@ -245,7 +248,7 @@ def test_the_sentence_claims_no_more_than_there_is(tmp_path: Path) -> None:
     matrix = raw["continual"]["methods"][0]["matrix"]
     matrix[-1][0] = float(np.nextafter(matrix[-1][0], 1.0))
     text = lead(adapt_of(tmp_path, raw))
-    assert "bit-identical" not in text
+    assert "exactly as it was" not in text
     assert "full fine-tuning was not trained" in text
     assert "(router) to" in text
     assert "Learned one after another" not in lead(adapt_of(tmp_path, adapt_metrics(continual=())))
