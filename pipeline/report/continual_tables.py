@@ -91,8 +91,8 @@ def forgetting_rows(adapt: Adapt, continual: Continual) -> list[dict]:
 def _trainer(adapt: Adapt, continual: Continual, method: Taught, task: str) -> str:
     """The job that made a task's last weights: the last one where all of the network learns, else the task's own."""
     if method.method != EXPERTS:
-        return method.jobs[-1]
-    return method.jobs[continual.new.index(task)] if task in continual.new else adapt.base.job
+        return _job(adapt, method, len(method.jobs))
+    return _job(adapt, method, continual.new.index(task) + 1 if task in continual.new else 0)
 
 
 def _order(continual: Continual) -> str:
