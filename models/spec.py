@@ -26,12 +26,16 @@ class Column:
     "boxes"       list of float32 (x0, y0, x1, y1, class)  float32 [B, P, 5], class as for points
     Coordinates are in pixels of the stored image; the centre of the top left pixel is (0.5, 0.5). A normal's components
     point right, up and out of the scene, to the camera, which it faces; stored, it is the picture usually shown.
+
+    `shares`: what part of the labelled training images ("class"; "flags": of those labelled for it, with a yes) or
+    pixels ("mask") each class has; empty where that is not known.
     """
 
     layout: str
     classes: tuple[str, ...] = ()
     scale: float = 1.0
     unit: str = ""
+    shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:

@@ -112,7 +112,8 @@ def read_manifests(folder: Path | None = None) -> dict[str, DatasetManifest]:
 
 def _manifest(item: Mapping[str, Any]) -> DatasetManifest:
     columns = {
-        name: Column(**{**column, "classes": tuple(column["classes"])}) for name, column in item["columns"].items()
+        name: Column(**{**column, "classes": tuple(column["classes"]), "shares": tuple(column["shares"])})
+        for name, column in item["columns"].items()
     }
     lists = {key: tuple(item[key]) for key in ("size", "mean", "std", "skipped")}
     return DatasetManifest(**{**item, **lists, "columns": columns})

@@ -42,7 +42,10 @@ class Dataset(Settings):
 
 
 class Prepare(Settings):
+    """`store`: how images are kept, as JPEG of a `quality` or raw, which takes more disk and is read far faster."""
+
     on_bad: Literal["fail", "skip"] = "fail"
+    store: Literal["jpeg", "raw"] = "jpeg"
     quality: Annotated[int, Field(ge=1, le=100)] = 95
 
 

@@ -1,5 +1,7 @@
 """Readers of public data set layouts: one file a layout, found by name in this dict."""
 
+from pathlib import Path
+
 from pipeline.datasets.base import SPLITS, BadExample, Column, Example, Row, Source, SourceSettings
 from pipeline.datasets.celeba import CelebA
 from pipeline.datasets.fashion import Fashion
@@ -23,4 +25,15 @@ DATASETS: dict[str, type[Source]] = {
     "manifest": Manifest,
 }
 
-__all__ = ["DATASETS", "SPLITS", "BadExample", "Column", "Example", "Row", "Source", "SourceSettings"]
+
+def detect(root: Path) -> tuple[str, ...]:
+    """A folder -> the readers whose marks all stand in it, or in one of its subfolders, as an archive leaves them."""
+    folders = [root, *(entry for entry in root.iterdir() if entry.is_dir())] if root.is_dir() else []
+    return tuple(
+        name
+        for name, source in DATASETS.items()
+        if source.marks and any(all((folder / mark).exists() for mark in source.marks) for folder in folders)
+    )
+
+
+__all__ = ["DATASETS", "SPLITS", "BadExample", "Column", "Example", "Row", "Source", "SourceSettings", "detect"]

@@ -57,9 +57,13 @@ class BadExample(ValueError):
 
 
 class Source(ABC):
-    """One data set in its native layout."""
+    """One data set in its native layout.
+
+    `marks` are files and folders by which a folder of this layout is known; without any it can't be told from others.
+    """
 
     licence: ClassVar[str]
+    marks: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: SourceSettings) -> None:
         self.settings = settings

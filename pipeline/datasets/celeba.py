@@ -27,10 +27,11 @@ class CelebA(Source):
     """
 
     licence: ClassVar[str] = "non-commercial research only"
+    marks: ClassVar[tuple[str, ...]] = (FOLDER, ATTRIBUTES)
 
     @cached_property
     def _root(self) -> Path:
-        return find_root(self.settings.root, (FOLDER, ATTRIBUTES), "CelebA")
+        return find_root(self.settings.root, self.marks, "CelebA")
 
     @cached_property
     def _attributes(self) -> tuple[Sequence[str], Mapping[str, bytes]]:

@@ -18,10 +18,11 @@ class Fashion(Source):
     """`<root>/styles.csv` and `<root>/images/<id>.jpg` -> eight class columns; an empty or NA cell is unlabelled."""
 
     licence: ClassVar[str] = "MIT by the set's Kaggle page; copies elsewhere often state none"
+    marks: ClassVar[tuple[str, ...]] = ("styles.csv", "images")
 
     @cached_property
     def _root(self) -> Path:
-        return find_root(self.settings.root, ("styles.csv", "images"), "Fashion Product Images")
+        return find_root(self.settings.root, self.marks, "Fashion Product Images")
 
     @cached_property
     def _products(self) -> dict[str, dict[str, str]]:

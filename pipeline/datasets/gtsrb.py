@@ -23,10 +23,11 @@ class GTSRB(Source):
     """The layout -> one class column, a sign's number as two digits; the frames of one sign stay on one side."""
 
     licence: ClassVar[str] = "none stated; its makers ask to be cited"
+    marks: ClassVar[tuple[str, ...]] = (TRAIN, TEST, ANSWERS)
 
     @cached_property
     def _root(self) -> Path:
-        return find_root(self.settings.root, (TRAIN, TEST, ANSWERS), "GTSRB")
+        return find_root(self.settings.root, self.marks, "GTSRB")
 
     @cached_property
     def _labels(self) -> Mapping[str, str]:

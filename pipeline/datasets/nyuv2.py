@@ -50,10 +50,11 @@ class NYUv2(Source):
     """The three folders -> `segmentation`, `segmentation40`, `depth`, `edges`, `normals`, all at `settings.size`."""
 
     licence: ClassVar[str] = "none stated; research use"
+    marks: ClassVar[tuple[str, ...]] = LAYOUT
 
     @cached_property
     def _root(self) -> Path:
-        return find_root(self.settings.root, LAYOUT, "NYUv2")
+        return find_root(self.settings.root, self.marks, "NYUv2")
 
     def columns(self) -> Mapping[str, Column]:
         return {

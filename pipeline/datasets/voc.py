@@ -29,10 +29,11 @@ class VOC(Source):
     """
 
     licence: ClassVar[str] = "that of the images in the folders"
+    marks: ClassVar[tuple[str, ...]] = (ANNOTATIONS, IMAGES, LISTS)
 
     @cached_property
     def _root(self) -> Path:
-        return find_root(self.settings.root, (ANNOTATIONS, IMAGES, LISTS), "VOC")
+        return find_root(self.settings.root, self.marks, "VOC")
 
     @cached_property
     def _images(self) -> Mapping[str, str]:
