@@ -82,9 +82,11 @@ def test_stages_stand_in_the_order_in_which_they_run() -> None:
     for place, stage in enumerate(order):
         before = {dep.removeprefix("artifacts/") for dep in STAGES[stage]["deps"] if dep.startswith("artifacts/")}
         assert before <= set(order[:place]), stage
-        assert bool(before) == (stage != "prepare")
+        assert bool(before) == (stage != "sources")
     wanted = [
-        s for s in ("prepare", "pretrain", "affinity", "trees", "branched", "taps", "moe", "report") if s in order
+        s
+        for s in ("sources", "prepare", "pretrain", "affinity", "trees", "branched", "taps", "moe", "report")
+        if s in order
     ]
     assert [stage for stage in order if stage in wanted] == wanted
 
