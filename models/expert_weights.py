@@ -48,7 +48,7 @@ def take_experts(layer: MoEMlp, other: Mapping[str, Tensor], routes: Mapping[str
     theirs = sorted({int(name.split(".")[1]) for name in other if name.startswith("experts.")})
     for number in theirs:
         if str(number) in layer.names:
-            layer.expert(number).load_state_dict(_below(other, f"experts.{number}."))
+            layer.expert(number).load_state_dict(below(other, f"experts.{number}."))
     ours = [int(name) for name in layer.names]
     for name, chosen in layer.numbers.items():
         weight = other.get(f"routers.{key(name)}.weight")
@@ -70,10 +70,11 @@ def take_experts(layer: MoEMlp, other: Mapping[str, Tensor], routes: Mapping[str
         if row is not None:
             known = torch.tensor([float(row[theirs.index(n)]) if n in theirs else 0.0 for n in ours])
             layer.estimates.get_buffer(key(name)).copy_(F.normalize(known, p=1, dim=0))
-    adapter = _below(other, "adapter.")
+    adapter = below(other, "adapter.")
     if adapter and any(True for _ in layer.adapter.parameters()):
         layer.adapter.load_state_dict(adapter)
 
 
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Map tensors by name to those of one part of a network, by their names in it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.accounting import count_params
 from models.backbone import Block, build_blocks, feature_shapes
 from models.expert_placement import place_experts
-from models.expert_weights import take_experts, upcycle
+from models.expert_weights import below, take_experts, upcycle
 from models.experts import MoEMlp, Router
 from models.moe_settings import read_moe_settings
 from models.mutual_information import mutual_information_loss
@@ -145,9 +145,9 @@ class MoeModel(SharedModel):
         is. An MLP of the other becomes experts where this network is `upcycled`.
         """
         ((kind, state),) = members.items()
-        self._take(_without_branches(state) if kind == "dense" else _below(state, "blocks."), {})
+        self._take(_without_branches(state) if kind == "dense" else below(state, "blocks."), {})
         for place in range(len(self.heads) if kind == "network" else 0):
-            if head := _below(state, f"heads.{place}."):
+            if head := below(state, f"heads.{place}."):
                 self.heads[place].load_state_dict(head)
 
     def _take(self, blocks: Mapping[str, Tensor], routes: Mapping[str, Route]) -> None:
@@ -155,7 +155,7 @@ class MoeModel(SharedModel):
         layers = {f"{path}.": layer for path, layer in self.blocks.named_modules() if isinstance(layer, MoEMlp)}
         inside = tuple(layers)
         for place, (prefix, layer) in enumerate(layers.items()):
-            other = _below(blocks, prefix)
+            other = below(blocks, prefix)
             if "fc1.weight" not in other:
                 take_experts(layer, other, {name: route.experts[place] for name, route in routes.items()})
             elif self.settings.upcycled:
@@ -182,7 +182,7 @@ class MoeModel(SharedModel):
                 settings=tuple(sorted(settings.items())),
             )
         )
-        plain._take(_below(self.state_dict(), "blocks."), self.routes)
+        plain._take(below(self.state_dict(), "blocks."), self.routes)
         plain.heads[0].load_state_dict(self.heads[self.spec.tasks.index(spec)].state_dict())
         return plain.to(self.mean.device).train(self.training)
 
@@ -204,14 +204,10 @@ def _paths(blocks: Sequence[Block], names: Sequence[str]) -> dict[str, tuple[int
     return {name: found[name] for name in names}
 
 
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-
-
 def _without_branches(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The blocks of a branched network with one branch, by the names that they have without it."""
     found = {}
-    for name, tensor in _below(state, "blocks.").items():
+    for name, tensor in below(state, "blocks.").items():
         location, branch, path = name.split(".", 2)
         assert branch == "0", "a network to start from has one branch"
         found[f"{location}.{path}"] = tensor

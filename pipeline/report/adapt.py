@@ -41,7 +41,8 @@ class AdaptChapter(Chapter):
         return lead(self.adapt)
 
     def tables(self) -> Iterator[PageTable]:
-        yield modes_table(self.adapt)
+        if self.adapt.modes:
+            yield modes_table(self.adapt)
         if self.adapt.continual:
             yield continual_table(self.adapt, self.adapt.continual)
             yield forgetting_table(self.adapt, self.adapt.continual)
