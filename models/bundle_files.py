@@ -67,7 +67,7 @@ def read_spec(raw: Mapping[str, Any]) -> ModelSpec:
         TaskSpec(
             **{
                 **task,
-                "column": Column(**{**task["column"], "classes": tuple(task["column"]["classes"])}),
+                "column": _column(task["column"]),
                 "options": tuple((name, value) for name, value in task["options"]),
                 "size": tuple(task["size"]) if task.get("size") else None,
             }
@@ -84,6 +84,11 @@ def read_spec(raw: Mapping[str, Any]) -> ModelSpec:
     settings = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in raw["settings"])
     values = {"tasks": tasks, "backbone": backbone, "groups": groups, "settings": settings, "routes": routes}
     return ModelSpec(**{**raw, **stats, **values})
+
+
+def _column(item: Mapping[str, Any]) -> Column:
+    """Bundles from before columns knew their classes' shares have none."""
+    return Column(**{**item, "classes": tuple(item["classes"]), "shares": tuple(item.get("shares", ()))})
 
 
 def _rows(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
