@@ -24,8 +24,14 @@ $(VENV)/.ready: requirements.lock
 repro: setup  ## run the whole chain: data, training, trees, report (ends with artifacts/report/index.html)
 	@$(PY) -m stages.repro $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root $(ROOT))
 
+check-data: setup  ## what lies in the data sets: counts, ranges, drawn labels; nothing is trained
+	@$(PY) -m stages.check_data $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root $(ROOT))
+
+plan: setup  ## what a study would take: jobs, parameters, FLOPs, time and disk; nothing is trained
+	@$(PY) -m stages.plan $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root $(ROOT))
+
 test: setup  ## run all tests
-	$(PY) -m pytest
+	$(PY) -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 check: setup  ## ruff and pyright
 	$(VENV)/bin/ruff check .
@@ -43,4 +49,4 @@ lock:  ## write requirements.lock anew from pyproject.toml
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-header --quiet \
 	  --python-version 3.11 -o requirements.lock
 
-.PHONY: help setup repro test check bench ui lock
+.PHONY: help setup repro check-data plan test check bench ui lock

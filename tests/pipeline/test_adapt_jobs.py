@@ -199,7 +199,7 @@ def test_settings_of_the_section_reach_every_job(change: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     ("change", "whose"),
     [({"added": 2}, added), ({"lwf": 3.0}, lwf), ({"temperature": 1.0}, lwf), ({"modes": ["full"]}, None)],
-    ids=str,
+    ids=["added", "lwf", "temperature", "modes"],
 )
 def test_settings_of_one_method_leave_the_others_as_they_were(change: dict[str, Any], whose: Any) -> None:
     modes = {"modes": ["full", "hybrid_a"]}
