@@ -27,6 +27,9 @@ repro: setup  ## run the whole chain: data, training, trees, report (ends with a
 check-data: setup  ## what lies in the data sets: counts, ranges, drawn labels; nothing is trained
 	@$(PY) -m stages.check_data $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root $(ROOT))
 
+manifest: setup  ## a manifest of a tree in a known layout: make manifest [FROM=coco] ROOT=data/coco OUT=data/coco.csv
+	@$(PY) -m stages.manifest $(FROM) "$(ROOT)" --out "$(OUT)"
+
 plan: setup  ## what a study would take: jobs, parameters, FLOPs, time and disk; nothing is trained
 	@$(PY) -m stages.plan $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root $(ROOT))
 
@@ -49,4 +52,4 @@ lock:  ## write requirements.lock anew from pyproject.toml
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-header --quiet \
 	  --python-version 3.11 -o requirements.lock
 
-.PHONY: help setup repro check-data plan test check bench ui lock
+.PHONY: help setup repro check-data manifest plan test check bench ui lock

@@ -3,6 +3,8 @@
 Shapes: B batch, P predicted boxes, Q labelled boxes, R rows.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -17,16 +19,17 @@ class AveragePrecision(Metric):
     """Map batches of boxes to mAP@[.5:.95] (Lin et al. 2014, COCO), NaN where no box is labelled.
 
     Predictions [B, P, 6] hold (x0, y0, x1, y1, class, score), targets [B, Q, 5] the same without score; a class below 0
-    is no box. Of an image the `most` best boxes count. torchmetrics' own metric gathers image by image, so ranks with
+    is no box. Of an image the `most` best boxes count. `parts` names other summaries of the same evaluation, as
+    torchmetrics does (`map_50`); several make a vector. torchmetrics' own metric gathers image by image, so ranks with
     different numbers of images would wait for ever; here one flat list holds everything.
     """
 
     full_state_update = False
     rows: list[Tensor]
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, parts: Sequence[str] = ("map",)) -> None:
         super().__init__()
-        self.most = most
+        self.most, self.parts = most, parts
         # Flat, as torchmetrics makes it for a rank without images. Each image's rows of six follow one of class -1.
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
@@ -50,7 +53,7 @@ class AveragePrecision(Metric):
         rows_R6 = dim_zero_cat(self.rows).cpu().view(-1, 6) if len(self.rows) else torch.empty(0, 6)
         is_first_R = rows_R6[:, 4] < 0
         if not bool(((rows_R6[:, 5] == LABEL) & ~is_first_R).any()):
-            return torch.tensor(torch.nan)
+            return torch.full((len(self.parts),), torch.nan).squeeze()
         limits = [1, min(10, self.most), self.most]
         # every rank holds all rows by now: the inner metric must not gather them again
         precision = MeanAveragePrecision(
@@ -60,7 +63,8 @@ class AveragePrecision(Metric):
             is_label_R = image_R6[1:, 5] == LABEL
             found_P6, wanted_Q6 = image_R6[1:][~is_label_R], image_R6[1:][is_label_R]
             precision.update([{**_named(found_P6), "scores": found_P6[:, 5]}], [_named(wanted_Q6)])
-        return precision.compute()["map"]
+        found = precision.compute()
+        return torch.stack([found[part] for part in self.parts]).squeeze()
 
 
 def _named(boxes_R6: Tensor) -> dict[str, Tensor]:

@@ -18,6 +18,8 @@ import models.small_swin
 import models.thin_vgg  # noqa: F401 - all add their networks to timm's
 from models.spec import BackboneSpec
 
+DILATED = "_dilated"  # the end of a ResNet's name whose last two stages keep stride 8 by dilation (Yu et al. 2017)
+
 
 class Block(nn.Sequential):
     """Layers between two locations. `as_map` turns what they give into a feature map [B, C, H, W] for heads.
@@ -74,8 +76,15 @@ def feature_shapes(blocks: Sequence[Block], size: tuple[int, int]) -> list[tuple
 
 
 def _create(spec: BackboneSpec) -> Any:
+    name = spec.name.removesuffix(DILATED)
     try:
-        return timm.create_model(spec.name, pretrained=spec.pretrained, num_classes=0, **_sizing(spec))
+        return timm.create_model(name, pretrained=spec.pretrained, num_classes=0, **_sizing(spec))
+    except (AssertionError, TypeError):
+        if name == spec.name:
+            raise
+        raise ValueError(
+            f"backbone.name {spec.name}: {name} can't be dilated; take a ResNet, or leave {DILATED} out"
+        ) from None
     except RuntimeError as error:
         if "Unknown model" not in str(error):
             raise
@@ -91,7 +100,9 @@ def _create(spec: BackboneSpec) -> Any:
 
 
 def _sizing(spec: BackboneSpec) -> dict[str, Any]:
-    """Families with position tables or windows must be told the image size when they are made."""
+    """Families with position tables or windows must be told the image size when they are made, others the stride."""
+    if spec.name.endswith(DILATED):
+        return {"output_stride": 8}
     if spec.name.startswith(("vit", "deit", "test_vit")):
         return {"img_size": spec.size, "dynamic_img_size": False}
     return {"img_size": spec.size, "dynamic_img_size": spec.dynamic} if spec.name.startswith("swin") else {}
@@ -145,6 +156,13 @@ def _vgg(net: Any) -> Cut:
     return [], [nn.Sequential(*layers[low:high]) for low, high in pairwise([0, *ends])], [], _same
 
 
+def _thin_vgg(net: Any) -> Cut:
+    """Every layer with weights begins a stage, as in FAFS, which decides layer by layer."""
+    layers = list(net.features)
+    starts = [place for place, layer in enumerate(layers) if isinstance(layer, nn.Conv2d | nn.Sequential)]
+    return [], [nn.Sequential(*layers[low:high]) for low, high in pairwise([*starts, len(layers)])], [], _same
+
+
 def _densenet(net: Any) -> Cut:
     parts = dict(net.features.named_children())
     stem = [part for name, part in parts.items() if not name.startswith(("denseblock", "transition", "norm5"))]
@@ -195,6 +213,7 @@ FAMILIES: dict[str, Callable[[Any], Cut]] = {
     "ResNet": _resnet,
     "DecathlonResNet": _decathlon_resnet,
     "VGG": _vgg,
+    "ThinVGG": _thin_vgg,
     "DenseNet": _densenet,
     "EfficientNet": _efficientnet,
     "MobileNetV3": _mobilenetv3,

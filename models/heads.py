@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.segmentation.deeplabv3 import ASPP
 
 POOLING_BINS = (1, 2, 3, 6)  # cells along each side
+REACHES = (96, 192, 288)  # pixels between the taps of the dilated convolutions; at stride 16 rates of 6, 12 and 18
 FEWEST_LOCATIONS = 3  # of UperNet
 FINEST_SHUFFLE = 8  # a stride that pixel shuffle takes alone; beyond, it takes 4 and bilinear the rest
 
@@ -78,6 +80,27 @@ class PyramidPoolingHead(nn.Module):
         return _to_image(self.project(self.merge(torch.cat([last, *pooled], 1))), last, self.stride, size)
 
 
+class DeepLabHead(nn.Module):
+    """Map the last location's features to one vector per pixel, as DeepLabv3 (Chen et al. 2017, Sec. 3.3).
+
+    Convolutions of several dilations and the image's mean, each of `width` channels, 256 in the paper, meet in one
+    3 x 3 convolution. Dilations follow the stride, so that they reach equally far in the image as the paper's. It is
+    normalised image by image: the mean of one image is one pixel, which a batch of one could not normalise.
+    """
+
+    def __init__(self, channels: Sequence[int], reductions: Sequence[int], width: int, outputs: int) -> None:
+        super().__init__()
+        self.stride = reductions[-1]
+        rates = [max(1, round(reach / self.stride)) for reach in REACHES]
+        self.merge = nn.Sequential(ASPP(channels[-1], rates, width), *_convolution(width, width, 3))
+        _normalise_by_image(self.merge)
+        self.project = nn.Conv2d(width, outputs, 1)
+
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Map features, finest first, to [B, O, H, W]."""
+        return _to_image(self.project(self.merge(features[-1])), features[-1], self.stride, size)
+
+
 class UperNetHead(nn.Module):
     """Map location features to one vector per pixel, as UperNet (Xiao et al. 2018, Sec. 3).
 
@@ -110,6 +133,7 @@ class UperNetHead(nn.Module):
 DENSE_HEADS: dict[str, Callable[[Sequence[int], Sequence[int], int, int], nn.Module]] = {
     "fpn": PyramidHead,
     "psp": PyramidPoolingHead,
+    "deeplab": DeepLabHead,
     "upernet": UperNetHead,
 }
 

@@ -154,7 +154,8 @@ def _left(ranked: Sequence[int], use: Mapping[int, float], mode: Mode, top_k: in
 def _selected(left: Sequence[int], mode: Mode, seed: int, layer: int) -> list[int]:
     """The experts that learn, of those that stay."""
     if mode.select == "random":
-        order = torch.randperm(len(left), generator=torch.Generator().manual_seed(seed * 1009 + layer)).tolist()
+        seeded = torch.Generator().manual_seed(seed * 1009 + layer)
+        order = torch.randperm(len(left), generator=seeded, device="cpu").tolist()
         return [sorted(left)[place] for place in order[: mode.experts]]
     return list(left[: mode.experts] if mode.select == "most" else left[max(0, len(left) - mode.experts) :])
 

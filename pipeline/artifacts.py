@@ -78,6 +78,15 @@ def writing(stage: str, base: Path | None = None) -> Iterator[Path]:
     draft.rename(target)
 
 
+@contextmanager
+def keeping(stage: str, base: Path | None = None) -> Iterator[Path]:
+    """Give a folder that outlives a stopped stage, for its next start to use; it goes when the block ends well."""
+    folder = (base or ARTIFACTS) / f".{stage}-kept"  # DVC deletes artifacts/<stage> when a stage starts
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON under a temporary name, then rename."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -129,10 +138,17 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def digest_file(path: Path) -> str:
+    """Map a file's contents to their sha256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest_files(paths: Iterable[Path]) -> str:
     """Map the contents of files, in the given order, to a sha256."""
-    total = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
+    return digest_digests(map(digest_file, paths))
+
+
+def digest_digests(digests: Iterable[str]) -> str:
+    """Map the digests of files, in the given order, to that of `digest_files`."""
+    return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()

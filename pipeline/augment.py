@@ -6,12 +6,13 @@ B images, H W height and width, C channels, P points or boxes.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from models.spec import Column
 from pipeline.config import Augment
+from pipeline.pixel_kernels import ONE, blend, mirror, pick
 
 LEAST_BOX = 1.0  # pixels: a box thinner than this after cropping is gone
 
@@ -49,48 +50,40 @@ def augment(
     """Map uint8 images [B, 3, H, W] and stored labels to the same, seen through the windows."""
     height, width = images.shape[-2:]
     moved = {name: _MOVES[columns[name].layout](raw, windows, (height, width)) for name, raw in labels.items()}
-    return _image(images, windows), moved
+    return _seen(images, windows, blend, int(ONE)), moved
 
 
-def _mirror(maps: Tensor, flip_B: Tensor) -> Tensor:
-    return torch.where(flip_B.view(-1, *(1 for _ in maps.shape[1:])), maps.flip(-1), maps)
+def _positions(start_B: Tensor, windows: Windows, extent: int, unit: int) -> Tensor:
+    """Where each output pixel's centre falls in the source, in whole 1 / unit pixels, the edges held: [B, extent]."""
+    at = start_B[:, None] + (torch.arange(extent) + 0.5) * windows.scale_B[:, None] - 0.5
+    return (at * unit).round_().clamp_(0, (extent - 1) * unit).to(torch.int32)
 
 
-def _positions(start_B: Tensor, scale_B: Tensor, extent: int) -> Tensor:
-    """Where each output pixel's centre falls in the source, as an index with fraction: [B, extent]."""
-    return start_B[:, None] + (torch.arange(extent) + 0.5) * scale_B[:, None] - 0.5
-
-
-def _image(images: Tensor, windows: Windows) -> Tensor:
-    """Bilinear, the edges held. One image at a time: its floats stay in the processor's cache, a batch's don't."""
-    if not bool((windows.scale_B < 1).any()):
-        return _mirror(images, windows.flip_B)
-    height, width = images.shape[-2:]
-    # grid_sample counts from -1 to 1, the image's outer edges
-    y_BH = (2 * _positions(windows.top_B, windows.scale_B, height) + 1) / height - 1
-    x_BW = _mirror((2 * _positions(windows.left_B, windows.scale_B, width) + 1) / width - 1, windows.flip_B)
-    seen = torch.empty_like(images)
-    for image, y_H, x_W, out in zip(images, y_BH, x_BW, seen, strict=True):
-        grid = torch.stack([x_W.expand(height, width), y_H[:, None].expand(height, width)], -1)
-        cut = F.grid_sample(image[None].float(), grid[None], padding_mode="border", align_corners=False)
-        out.copy_(cut[0].round_())
+def _seen(maps: Tensor, windows: Windows, kernel: Callable[..., None], unit: int) -> Tensor:
+    """Map [B, ..., H, W] to what the windows show of it; the kernel reads positions in 1 / unit pixels."""
+    height, width = maps.shape[-2:]
+    maps, seen, flip_B = maps.contiguous(), torch.empty(maps.shape, dtype=maps.dtype), windows.flip_B.contiguous()
+    if bool((windows.scale_B < 1).any()):
+        y_BH = _positions(windows.top_B, windows, height, unit)
+        x_BW = _positions(windows.left_B, windows, width, unit)
+        x_BW = torch.where(flip_B[:, None], x_BW.flip(1), x_BW)
+        at, shape = (place.numpy().view(np.uint32) for place in (y_BH, x_BW)), (len(maps), -1, height, width)
+        kernel(maps.view(shape).numpy(), *at, seen.view(shape).numpy())
+    else:
+        shape = (len(maps), -1, width)
+        mirror(maps.view(shape).numpy(), flip_B.numpy(), seen.view(shape).numpy())
     return seen
 
 
-def _nearest(maps: Tensor, windows: Windows, size: tuple[int, int]) -> Tensor:
-    if bool((windows.scale_B < 1).any()):
-        rows, columns = (
-            _positions(start, windows.scale_B, extent).round().clamp(0, extent - 1).long()
-            for start, extent in zip((windows.top_B, windows.left_B), size, strict=True)
-        )
-        maps = maps[torch.arange(len(maps))[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return _mirror(maps, windows.flip_B)
+def _nearest(maps: Tensor, windows: Windows, _size: tuple[int, int]) -> Tensor:
+    return _seen(maps, windows, pick, 1)
 
 
 def _normals(normals: Tensor, windows: Windows, size: tuple[int, int]) -> Tensor:
     """A mirror also turns round what points right; the vectors of a crop stay those of the whole image's camera."""
-    right, up, out = (_nearest(part, windows, size) for part in normals.unbind(1))
-    return torch.stack([torch.where(windows.flip_B.view(-1, 1, 1), -right, right), up, out], 1)
+    seen = _nearest(normals, windows, size)
+    seen[windows.flip_B, 0] *= -1
+    return seen
 
 
 def _coordinates(xy: Tensor, windows: Windows, width: int) -> Tensor:

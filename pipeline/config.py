@@ -3,6 +3,7 @@
 Nothing heavy is imported here: names of task kinds and readers are the names of their files.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HELPERS = ("base", "pictures", "summed", "files")  # what the kinds and the readers share
 TASK_KINDS = sorted(p.stem for p in (ROOT / "models/tasks").glob("[a-z]*.py") if p.stem not in HELPERS)
 READERS = sorted(p.stem for p in (ROOT / "pipeline/datasets").glob("[a-z]*.py") if p.stem not in HELPERS)
+OWN_READER = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:function, see pipeline/datasets/_custom.py
 
 
 class Dataset(Settings):
@@ -75,7 +77,10 @@ class Augment(Settings):
 
 
 class Train(Settings):
-    """How every network is trained, single-task and shared ones alike (paper Sec. 3.1: the same conditions)."""
+    """How every network is trained, single-task and shared ones alike (paper Sec. 3.1: the same conditions).
+
+    `milestones` are the parts of the training after which schedule "step" divides the learning rate by ten.
+    """
 
     epochs: Positive = 10
     batch: Positive = 32
@@ -83,7 +88,8 @@ class Train(Settings):
     lr: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     momentum: Fraction = 0.9
-    schedule: Literal["cosine", "step", "triangular", "constant"] = "cosine"
+    schedule: Literal["cosine", "step", "poly", "triangular", "constant"] = "cosine"
+    milestones: list[Fraction] = [0.5, 0.75]
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     clip: Annotated[float, Field(ge=0)] = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -131,6 +137,8 @@ class Machine(Settings):
 
     jobs     networks trained at once, through Ray Tune; 1 = one after another in this process
     workers  processes per network (DDP); 0 = in this process, no cluster
+    address  a Ray cluster's: training and `prepare` run there, with one storage, data and artifacts for all machines
+    prepare_workers  processes of `prepare`, by default one a core; 1 = this process; on a cluster, tasks at a time
     roots    data set name -> folder, in place of the root in params.yaml
     """
 
@@ -138,7 +146,7 @@ class Machine(Settings):
     workers: Annotated[int, Field(ge=0)] = 0
     gpu: bool | None = None
     cpus_per_job: Positive = 1
-    loader_workers: Annotated[int, Field(ge=0)] = 0
+    loader_workers: Annotated[int, Field(ge=0)] | None = None
     prepare_workers: Positive | None = None
     threads: Positive | None = None
     channels_last: bool = True
@@ -176,8 +184,11 @@ def _wrong_names(raw: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
     """Names that must be found elsewhere: readers, kinds, data sets. Malformed parts are left to the typed check."""
     datasets, tasks = _section(raw, "datasets"), _section(raw, "tasks")
     for name, item in datasets.items():
-        if isinstance(item, Mapping) and isinstance(item.get("reader"), str) and item["reader"] not in READERS:
-            yield ("datasets", name, "reader"), f"no reader {item['reader']!r}. {nearest(item['reader'], READERS)}"
+        reader = item.get("reader") if isinstance(item, Mapping) else None
+        if isinstance(reader, str) and ":" in reader and not OWN_READER.fullmatch(reader):
+            yield ("datasets", name, "reader"), f"no reader {reader!r}. Write your own as my.module:function."
+        elif isinstance(reader, str) and ":" not in reader and reader not in READERS:
+            yield ("datasets", name, "reader"), f"no reader {reader!r}. {nearest(reader, READERS)}"
     for name, item in tasks.items():
         if not isinstance(item, Mapping):
             continue

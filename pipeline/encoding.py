@@ -49,10 +49,17 @@ def encode(name: str, column: Column, value: Any) -> Any:
         raise BadExample(f"{name}: {error}") from None
 
 
-def jpeg(image: np.ndarray, quality: int) -> bytes:
-    """Map an image uint8 [H, W, 3] to a JPEG without chroma subsampling, which would smear small images."""
+def image_type(store: str, size: tuple[int, int]) -> pa.DataType:
+    """Map the way images are stored, "jpeg" or "raw", to the Arrow type of their cells."""
+    return pa.binary(3 * size[0] * size[1]) if store == "raw" else pa.binary()
+
+
+def encode_image(image: np.ndarray, store: str, quality: int) -> bytes:
+    """Map an image uint8 [H, W, 3] to its cell: a JPEG, or raw its bytes as [3, H, W], as they stand in a batch."""
+    if store == "raw":
+        return image.transpose(2, 0, 1).tobytes()
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)  # subsampled, small ones would smear
     return buffer.getvalue()
 
 
@@ -99,14 +106,28 @@ def _normals(_column: Column, value: Any) -> bytes:
     return _png(np.where(length[..., None] > 0, np.round(128 + 127 * normals).clip(1, 255), 0).astype(np.uint8))
 
 
-def _entries(length: int) -> Callable[[Column, Any], list[float]]:
-    def encode_entries(column: Column, value: Any) -> list[float]:
-        entries = np.asarray(value, dtype=np.float32).reshape(-1, length)
-        for kind in entries[:, -1]:
-            _in_range(int(kind), column)
-        return entries.reshape(-1).tolist()
+def _points(column: Column, value: Any) -> list[float]:
+    return _entries(column, value, 3)
 
-    return encode_entries
+
+def _boxes(column: Column, value: Any) -> list[float]:
+    boxes = np.asarray(value, dtype=np.float32).reshape(-1, 5)
+    if (empty := np.flatnonzero((boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1]))).size:
+        x0, y0, x1, y1 = boxes[empty[0], :4].tolist()
+        raise BadExample(
+            f"box {empty[0] + 1} of {len(boxes)} has no area: x {x0:g} to {x1:g}, y {y0:g} to {y1:g}, in pixels of the"
+            " stored size"
+        )
+    return _entries(column, boxes, 5)
+
+
+def _entries(column: Column, value: Any, length: int) -> list[float]:
+    entries = np.asarray(value, dtype=np.float32).reshape(-1, length)
+    if not np.isfinite(entries).all():
+        raise BadExample("a coordinate is not finite; leave out what has none")
+    for kind in entries[:, -1]:
+        _in_range(int(kind), column)
+    return entries.reshape(-1).tolist()
 
 
 def _in_range(value: int, column: Column) -> int:
@@ -137,6 +158,6 @@ LAYOUTS: dict[str, Layout] = {
     "field": Layout(pa.binary(), _field),
     "normals": Layout(pa.binary(), _normals),
     "instances": Layout(pa.binary(), _instances),
-    "points": Layout(pa.list_(pa.float32()), _entries(3)),
-    "boxes": Layout(pa.list_(pa.float32()), _entries(5)),
+    "points": Layout(pa.list_(pa.float32()), _points),
+    "boxes": Layout(pa.list_(pa.float32()), _boxes),
 }

@@ -25,8 +25,9 @@ SOURCES = (
     "models/thin_vgg.py",
     *(
         f"pipeline/{name}.py"
-        for name in ("augment", "decoding", "evaluate", "loading", "loop", "optimise", "step", "training_state")
+        for name in ("augment", "pixel_kernels", "decoding", "draws", "evaluate", "loading", "loop", "optimise", "step")
     ),
+    "pipeline/training_state.py",
 )
 
 

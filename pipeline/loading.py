@@ -2,13 +2,14 @@
 
 A batch comes from one data set (MTHL's two-step sampling): draw -> data set -> rows, all drawn from the seed and the
 draw's number alone. A step holds one draw, of which a rank takes every world-th row, or several, of which a rank takes
-every world-th. Splits that fit in memory are decoded once.
+every world-th. Pictures of splits that fit in memory are decoded once, unless they are stored raw; all else is read
+from the memory-mapped shards, by the loader's processes where it has some and between training steps where not.
 B images, H W height and width.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from models.spec import Column
-from pipeline.augment import augment, draw_windows
+from pipeline.augment import Windows, augment, draw_windows
 from pipeline.config import Augment
-from pipeline.decoding import DECODERS, MAP_BYTES, decode_rgb
+from pipeline.decoding import DECODERS, MAP_BYTES, decode_images, is_raw
+from pipeline.draws import Draws, generator
 
 CACHE_BYTES = 512 << 20
-BLOCK = 4096  # draws of which the data sets are chosen at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +56,13 @@ class Split:
     size: tuple[int, int]
     columns: Mapping[str, Column]
     cache_bytes: int = CACHE_BYTES
-    _cache: Batch | None = field(default=None, repr=False)
 
     @cached_property
     def table(self) -> pa.Table:
         return pa.concat_tables(pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in self.paths)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("table", "_cache")} | {"_cache": None}
+        return {key: value for key, value in self.__dict__.items() if key not in ("table", "decoded")}
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -72,35 +72,42 @@ class Split:
         return self.table["id"].to_pylist()
 
     def read(self, rows: Sequence[int]) -> Batch:
-        """Map row numbers to a batch, decoded; from memory where the whole split fits there."""
-        if self._cache is None and self._decoded_bytes() <= self.cache_bytes:
-            self._cache = self._decode(range(len(self)))
-        if self._cache is None:
-            return self._decode(rows)
+        """Map row numbers to a batch, decoded."""
         index = torch.as_tensor(rows, dtype=torch.long)
-        labels = {name: raw[index] for name, raw in self._cache.labels.items()}
-        return Batch(dataset=self.dataset, images=self._cache.images[index], labels=labels)
+        image, *labels = (
+            self.decoded[name][index] if name in self.decoded else self._decode(name, rows)
+            for name in ("image", *self.columns)
+        )
+        return Batch(dataset=self.dataset, images=image, labels=dict(zip(self.columns, labels, strict=True)))
 
-    def _decoded_bytes(self) -> int:
-        maps = sum(MAP_BYTES.get(column.layout, 0) for column in self.columns.values())
-        return len(self) * self.size[0] * self.size[1] * (3 + maps)
+    @cached_property
+    def decoded(self) -> dict[str, Tensor]:
+        """The images and maps of the whole split, where they fit in memory; raw images are as fast where they lie."""
+        sizes = {name: MAP_BYTES[column.layout] for name, column in self.columns.items() if column.layout in MAP_BYTES}
+        if not is_raw(self.table["image"]):
+            sizes["image"] = 3
+        fits = len(self) * self.size[0] * self.size[1] * sum(sizes.values()) <= self.cache_bytes
+        return {name: self._decode(name, range(len(self))) for name in sizes} if fits else {}
 
-    def _decode(self, rows: Sequence[int]) -> Batch:
-        picked = self.table.take(list(rows)) if len(rows) < len(self) else self.table
-        images = [decode_rgb(cell) for cell in picked["image"]]
-        labels = {name: self._column(picked[name], name, column) for name, column in self.columns.items()}
-        return Batch(dataset=self.dataset, images=torch.stack(images), labels=labels)
-
-    def _column(self, cells: pa.ChunkedArray, name: str, column: Column) -> Tensor:
-        return DECODERS[column.layout](cells, column, self.size, self._widths.get(name, 1))
+    def _decode(self, name: str, rows: Sequence[int]) -> Tensor:
+        cells = self.table[name]
+        if name == "image":
+            return decode_images(cells, rows, self.size)
+        column = self.columns[name]
+        return DECODERS[column.layout](cells, rows, column, self.size, self._widths.get(name, 1))
 
     @cached_property
     def _widths(self) -> dict[str, int]:
         """The largest number of points or boxes of an image, so that all batches of a split have one shape."""
         entry = {"points": 3, "boxes": 5}
         listed = {name: entry[column.layout] for name, column in self.columns.items() if column.layout in entry}
-        lengths = {name: self.table[name].combine_chunks().value_lengths().fill_null(0).to_numpy() for name in listed}
-        return {name: max(1, int(lengths[name].max()) // listed[name]) for name in listed}
+        return {name: max(1, _longest(self.table[name]) // listed[name]) for name in listed}
+
+
+def _longest(lists: pa.ChunkedArray) -> int:
+    return max(
+        (int(part.value_lengths().fill_null(0).to_numpy().max()) for part in lists.chunks if len(part)), default=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,24 +156,21 @@ class Feed(Dataset[Batch]):
         return range(step * self.draws + first, (step + 1) * self.draws, self.world)
 
     def __getitem__(self, number: int) -> Batch:
-        which, turn = self._draw(number)
+        which, turn = self.order.dataset(number)
         split, count = self.splits[which], self.batches[which]
-        walk, place = divmod(turn, len(split) // count)
-        order = torch.randperm(len(split), generator=_generator(self.seed, 1, which, walk))
-        rows = order[place * count : (place + 1) * count]
-        windows = draw_windows(count, split.size, self.augment, _generator(self.seed, 2, number))
+        rows = self.order.rows(which, len(split), turn, count)
+        windows = draw_windows(count, split.size, self.augment, generator(self.seed, 2, number))
         mine = slice(self.rank, None, self.world) if self.draws == 1 else slice(None)
-        batch = split.read(rows[mine].tolist())
-        images, labels = augment(batch.images, batch.labels, split.columns, windows[mine])
-        return Batch(dataset=split.dataset, images=images, labels=labels)
+        return _through(windows[mine], split, rows[mine])
 
-    def _draw(self, number: int) -> tuple[int, int]:
-        """Which data set a draw takes, and how often it was taken before."""
-        one = len(self.splits) == 1
-        return (0, number) if one else _draws(tuple(self.weights), self.seed, number // BLOCK)[number]
+    @cached_property
+    def order(self) -> Draws:
+        return Draws(self.weights, self.seed)
 
     def loader(self, first: int, last: int, *, workers: int, pin: bool) -> DataLoader[Batch]:
         """Batches of steps first..last-1 in order; stopped and started again anywhere, it gives the same ones."""
+        if workers:
+            self._load(first * self.draws)
         return DataLoader(
             self,
             batch_size=None,
@@ -176,19 +180,18 @@ class Feed(Dataset[Batch]):
             persistent_workers=False,
         )
 
+    def _load(self, number: int) -> None:
+        """Open, decode, compile and count here what the loader's processes share with the one they are forked from."""
+        self.order.dataset(number)
+        for split in self.splits:
+            _through(draw_windows(1, split.size, self.augment, generator(self.seed)), split, [0])
 
-@lru_cache(maxsize=2)
-def _draws(weights: tuple[float, ...], seed: int, block: int) -> list[tuple[int, int]]:
-    """The data set of every draw up to the end of a block of draws, and how often it was taken before."""
-    chances = torch.tensor(weights, dtype=torch.float64)
-    turns = [0] * len(weights)
-    draws = []
-    for at in range(block + 1):
-        picks = torch.multinomial(chances, BLOCK, replacement=True, generator=_generator(seed, 0, at))
-        for which in picks.tolist():
-            draws.append((which, turns[which]))
-            turns[which] += 1
-    return draws
+
+def _through(windows: Windows, split: Split, rows: Sequence[int]) -> Batch:
+    """Rows of a split, seen through a window each."""
+    batch = split.read(rows)
+    images, labels = augment(batch.images, batch.labels, split.columns, windows)
+    return Batch(dataset=split.dataset, images=images, labels=labels)
 
 
 def in_order(split: Split, batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
@@ -196,14 +199,3 @@ def in_order(split: Split, batch: int, rank: int = 0, world: int = 1) -> Iterato
     rows = range(rank, len(split), world)
     for start in range(0, len(rows), batch):
         yield split.read(rows[start : start + batch])
-
-
-def _generator(*words: int) -> torch.Generator:
-    """A generator for one named place in a run; nearby words give unrelated streams (splitmix64)."""
-    state = 0
-    for word in words:
-        state = (state ^ (word + 0x9E3779B97F4A7C15)) & 0xFFFFFFFFFFFFFFFF
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        state ^= state >> 31
-    return torch.Generator().manual_seed(state & 0x7FFFFFFFFFFFFFFF)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +20,8 @@ import torch.distributed as dist
 from models import bundle
 from models.accounting import count_flops, delta_mtl
 from models.sharing import SharedModel
-from pipeline.evaluate import network_metrics
+from models.tasks import Task
+from pipeline.evaluate import measures_of, network_metrics, predictor
 from pipeline.jobs import TrainJob
 from pipeline.loading import Feed
 from pipeline.optimise import learning_rate
@@ -51,7 +53,10 @@ def train(job: TrainJob, site: Site) -> Iterator[EpochRecord]:
 
 
 def conclude(job: TrainJob, site: Site) -> dict[str, Any]:
-    """Map a trained job to its result: the kept epoch's validation metrics and, read once, the test split's."""
+    """Map a trained job to its result: the kept epoch's validation metrics and, read once, the test split's.
+
+    `test` holds the primary metric of each task, `further` what else its kind measures.
+    """
     folder, device = site.folder(job), torch.device(site.device)
     best = folder.read_state("best.pt")
     assert best is not None, "conclude comes after train"
@@ -63,14 +68,9 @@ def conclude(job: TrainJob, site: Site) -> dict[str, Any]:
     with TemporaryDirectory() as draft:
         bundle.save(network, Path(draft))
         folder.upload(Path(draft), "bundle")
-    test = network_metrics(
-        network,
-        network.tasks,
-        splits_of(job, site.prepared, "test"),
-        batches=job.batches,
-        device=device,
-        bf16=uses_bf16(job, site),
-    )
+    tasks, splits = network.tasks, splits_of(job, site.prepared, "test")
+    predict = predictor(network.eval(), tasks, device, uses_bf16(job, site))
+    test = measures_of(predict, tasks, splits, batches=job.batches, device=device)
     images = torch.zeros(1, 3, *job.model.backbone.size, device=device)
     result = {
         "key": job.key,
@@ -78,7 +78,8 @@ def conclude(job: TrainJob, site: Site) -> dict[str, Any]:
         "epoch": kept.epoch,
         "score": kept.score,
         "val": dict(kept.val),
-        "test": test,
+        "test": {name: values[tasks[name].metric_name] for name, values in test.items()},
+        "further": {name: _further(tasks[name], values) for name, values in test.items()},
         "weights": dict(kept.weights),
         "params": network.num_params(),
         "flops": count_flops(network, images),
@@ -86,6 +87,11 @@ def conclude(job: TrainJob, site: Site) -> dict[str, Any]:
     }
     folder.write_result(result)
     return result
+
+
+def _further(task: Task, values: Mapping[str, float]) -> dict[str, float | None]:
+    """What is measured beside the primary metric; None where nothing is labelled that it is defined over."""
+    return {one.name: values[one.name] if isfinite(values[one.name]) else None for one in task.further}
 
 
 def _epoch(job: TrainJob, site: Site, run: TrainingState, feed: Feed, last: int, started: float) -> None:

@@ -55,16 +55,18 @@ def learning_rate(train: Train, step: int, steps_per_epoch: int) -> float:
     if step < warmup:
         return train.lr * (step + 1) / warmup
     left = max(1, train.epochs * steps_per_epoch - warmup)
-    return train.lr * SCHEDULES[train.schedule]((step - warmup) / left)
+    return train.lr * SCHEDULES[train.schedule]((step - warmup) / left, train.milestones)
 
 
-def _step(progress: float) -> float:
-    return 0.1 ** sum(progress >= bound for bound in (0.5, 0.75))
+def _step(progress: float, milestones: Sequence[float]) -> float:
+    return 0.1 ** sum(progress >= bound for bound in milestones)
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda _progress: 1.0,
-    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * min(1.0, progress))),
+# "poly" is that of PSPNet and DeepLab (Chen et al. 2018, Sec. 4.1).
+SCHEDULES: dict[str, Callable[[float, Sequence[float]], float]] = {
+    "constant": lambda _progress, _: 1.0,
+    "cosine": lambda progress, _: 0.5 * (1 + math.cos(math.pi * min(1.0, progress))),
     "step": _step,
-    "triangular": lambda progress: 1 - min(1.0, progress),
+    "poly": lambda progress, _: (1 - min(1.0, progress)) ** 0.9,
+    "triangular": lambda progress, _: 1 - min(1.0, progress),
 }

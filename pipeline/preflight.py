@@ -24,10 +24,14 @@ from pipeline.settings_file import nearest
 MOST_TRAINED = 500  # trees that one would train to draw them all
 
 
-def check_study(config: Config, manifests: Mapping[str, DatasetManifest]) -> None:
-    """Build the fully shared network once: wrong tasks, options, columns, backbone or budgets show as ValueError."""
+def check_study(config: Config, manifests: Mapping[str, DatasetManifest], *, weights: bool = True) -> None:
+    """Build the fully shared network once: wrong tasks, options, columns, backbone or budgets show as ValueError.
+
+    So do pre-trained weights that can't be had, unless `weights` says to leave them alone.
+    """
     tasks, locations = task_specs(config, manifests), config.backbone.locations
     spec = model_spec(config, manifests, tasks, BranchTree.shared(len(tasks), locations).groups)
+    spec = spec if weights else offline(spec)
     requests(config.trees, {unit: block_costs(spec, unit) for unit in ("params", "flops")})
     count = count_trees(len(tasks), locations - config.trees.share_first)
     if config.branched.exhaustive and count > MOST_TRAINED:
@@ -36,15 +40,15 @@ def check_study(config: Config, manifests: Mapping[str, DatasetManifest]) -> Non
             f" train, more than {MOST_TRAINED}; take fewer tasks or locations, trees.share_first: true, or turn it off"
         )
     _check_sizes(spec)
-    _check_taps(config, manifests)
+    _check_taps(config, manifests, weights)
     if config.moe.lams:
         _check_moe(config, manifests)
 
 
 def _check_sizes(spec: ModelSpec) -> None:
-    """Run one empty image of every data set's size through the backbone."""
+    """Run one empty image of every size through the backbone."""
     blocks = build_blocks(replace(spec.backbone, pretrained=False))
-    for task in spec.tasks:
+    for task in {task.size: task for task in reversed(spec.tasks)}.values():
         try:
             feature_shapes(blocks, task.size or spec.backbone.size)
         except (RuntimeError, AssertionError) as error:
@@ -54,7 +58,7 @@ def _check_sizes(spec: ModelSpec) -> None:
             ) from None
 
 
-def _check_taps(config: Config, manifests: Mapping[str, DatasetManifest]) -> None:
+def _check_taps(config: Config, manifests: Mapping[str, DatasetManifest], load: bool) -> None:
     """Build one network of each method: wrong patterns, baselines and their settings show here."""
     taps = config.taps
     if taps.lams and not adapted_tasks(config):
@@ -77,7 +81,7 @@ def _check_taps(config: Config, manifests: Mapping[str, DatasetManifest]) -> Non
     first = {item.method: item.job.model for item in reversed(jobs)}
     for method, spec in first.items() if taps.lams else ():
         try:
-            SHARING[spec.strategy](spec)
+            SHARING[spec.strategy](spec if load else offline(spec))
         except ValueError as error:
             raise ValueError(f"params.yaml taps, {method}: {error}") from None
 

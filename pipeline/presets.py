@@ -5,28 +5,37 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipeline.config import ROOT, load
+from pipeline.config import ROOT, Config, load
 from pipeline.settings_file import nearest
 
 PRESETS = ROOT / "presets"
 
 
-def adopt_preset(name: str, root: Path | None, base: Path = ROOT) -> str:
-    """Make a preset this folder's params.yaml; edited settings are kept beside it. Gives a line saying what it did.
-
-    `root`, the folder of the preset's data sets, goes into machine.yaml: where data lie is no part of a study. A set
-    whose `root` the preset names lies there below it.
-    """
+def preset_path(name: str) -> Path:
+    """A preset's name -> its file. ValueError names the nearest."""
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     if name not in names:
         raise ValueError(f"no preset {name!r}. {nearest(name, names)}")
-    text, params = (PRESETS / f"{name}.yaml").read_text(), base / "params.yaml"
-    datasets = load(PRESETS / f"{name}.yaml").datasets
-    needing = {key: data.root or "." for key, data in datasets.items() if data.reader != "scenes"}
+    return PRESETS / f"{name}.yaml"
+
+
+def roots_below(root: Path, config: Config) -> dict[str, str]:
+    """The folder of a preset's data sets -> the folder of each: below it, at the `root` that the preset names."""
+    if not root.expanduser().is_dir():
+        raise ValueError(f"--root {root}: no such folder")
+    folder = root.expanduser().resolve()
+    return {name: str(folder / (data.root or ".")) for name, data in config.datasets.items() if data.reader != "scenes"}
+
+
+def adopt_preset(name: str, root: Path | None, base: Path = ROOT) -> str:
+    """Make a preset this folder's params.yaml; edited settings are kept beside it. Gives a line saying what it did.
+
+    `root`, the folder of the preset's data sets, goes into machine.yaml: where data lie is no part of a study.
+    """
+    preset, params = preset_path(name), base / "params.yaml"
+    text = preset.read_text()
     if root is not None:
-        if not root.expanduser().is_dir():
-            raise ValueError(f"--root {root}: no such folder")
-        _remember_root(base / "machine.yaml", needing, root.expanduser().resolve())
+        _remember_roots(base / "machine.yaml", roots_below(root, load(preset)))
     said = f"settings: presets/{name}.yaml"
     if params.exists() and params.read_text() not in {text, *(path.read_text() for path in PRESETS.glob("*.yaml"))}:
         params.replace(base / "params.previous.yaml")
@@ -36,9 +45,9 @@ def adopt_preset(name: str, root: Path | None, base: Path = ROOT) -> str:
     return said
 
 
-def _remember_root(path: Path, datasets: Mapping[str, str], root: Path) -> None:
+def _remember_roots(path: Path, roots: Mapping[str, str]) -> None:
     yaml = YAML()
     machine = (yaml.load(path.read_text()) if path.exists() else None) or {}
-    machine.setdefault("roots", {}).update({name: str(root / below) for name, below in datasets.items()})
+    machine.setdefault("roots", {}).update(roots)
     with path.open("w") as file:
         yaml.dump(machine, file)

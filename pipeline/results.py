@@ -27,7 +27,7 @@ def copy_result(job: TrainJob, machine: Machine, folder: Path) -> None:
 
 
 def trials(job: TrainJob, machine: Machine) -> Iterator[dict[str, Any]]:
-    """Map a job to tidy rows: one metric of one task after one epoch, then the kept weights' on test."""
+    """Map a job to tidy rows: one metric of one task after one epoch, then all measures of the kept weights on test."""
     storage = JobFolder(machine.storage, job.key)
     metric = {spec.name: TASKS[spec.kind].metric_name for spec in job.model.tasks}
     base = {"job": job.name, "name": re.sub(r"-s\d+$", "", job.name), "key": job.key, "seed": job.seed}
@@ -37,9 +37,13 @@ def trials(job: TrainJob, machine: Machine) -> Iterator[dict[str, Any]]:
             yield {"split": "train", "task": name, "metric": "loss", "value": value, **at}
         for name, value in record["val"].items():
             yield {"split": "val", "task": name, "metric": metric[name], "value": value, **at}
-    result = storage.read_result() or {"test": {}, "epoch": 0}
+    result = storage.read_result() or {"test": {}, "further": {}, "epoch": 0}
+    at = {"split": "test", "epoch": result["epoch"], **base}
     for name, value in result["test"].items():
-        yield {"split": "test", "task": name, "metric": metric[name], "value": value, "epoch": result["epoch"], **base}
+        yield {"task": name, "metric": metric[name], "value": value, **at}
+    for name, values in result["further"].items():
+        for measure, value in values.items():
+            yield {"task": name, "metric": measure, "value": value, **at}
 
 
 def read_affinity(folder: Path, tasks: Sequence[str]) -> list[list[list[float]]]:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pipeline.storage import JobFolder
 from pipeline.training_state import Site
 
 POLL_SECONDS = 1.0
+LOADERS = 4  # processes that decode images for one GPU, where machine.yaml does not say; a CPU has no time to wait for them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,35 @@ def advance(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log
     failed = _run(todo, machine, prepared, log, epoch)
     histories = {job.key: JobFolder(machine.storage, job.key).read_history() for job in jobs if job.key not in failed}
     return {key: max(record["score"] for record in records[:epoch]) for key, records in histories.items() if records}
+
+
+def spread(
+    function: Callable[[Any, Any], Any], shared: Any, items: Sequence[Any], machine: Machine
+) -> Iterator[tuple[int, Any]]:
+    """Map items to (index, function(shared, item)) on the cluster as they finish; it imports the function's file alone.
+
+    `shared` is sent once. Items of a worker that dies go to another. Files must be where all machines see them.
+    """
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _connect(machine)
+    task = ray.remote(num_cpus=1, max_retries=machine.max_failures)(function)
+    held, waiting, running = ray.put(shared), iter(enumerate(items)), {}
+    while True:
+        most = machine.prepare_workers or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        running |= {task.remote(held, item): index for index, item in islice(waiting, most - len(running))}
+        if not running:
+            return
+        ended = ray.wait(list(running))[0][0]
+        try:
+            result = ray.get(ended)
+        except RayTaskError as error:
+            raise error.cause from None
+        except RayError as error:
+            raise ValueError(f"the cluster gave up; the same command goes on from here: {error}") from error
+        yield running.pop(ended), result
 
 
 def _run(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log, until: int | None) -> dict[str, str]:
@@ -99,7 +130,7 @@ def _site(machine: Machine, prepared: Path) -> Site:
         prepared=prepared,
         storage=machine.storage,
         device="cuda" if gpu else "cpu",
-        loader_workers=machine.loader_workers,
+        loader_workers=(LOADERS if gpu else 0) if machine.loader_workers is None else machine.loader_workers,
         channels_last=machine.channels_last,
         compile=machine.compile,
     )

@@ -59,7 +59,7 @@ def _objective(job: TrainJob, site: Site, run: TrainingState, batch: Batch) -> T
         counts, all_images = together.split([len(counts), 1])
         # DDP averages gradients over ranks, so a rank's share of a global mean is scaled up by the number of ranks.
         sums, share = sums * site.world, (images_of_rank * site.world / all_images)[0]
-    losses = sums / counts.clamp(min=1)
+    losses = sums / torch.where(counts > 0, counts, 1)  # a count may be a sum of small weights
     places = [job.model.task_names.index(name) for name in names]
     columns = torch.tensor(places, device=run.sums.device)
     run.sums[0].index_add_(0, columns, losses.detach())

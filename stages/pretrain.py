@@ -1,7 +1,7 @@
 """One single-task network per task.    python -m stages.pretrain    (about 20 s a task on the default data)
 
 Leaves artifacts/pretrain/<task>/ (a bundle, history.parquet) and metrics.json: validation and test metric of each task,
-beside those of the best constant prediction.
+beside those of the best constant prediction, and on test its kind's further measures.
 """
 
 from collections.abc import Mapping
@@ -54,6 +54,7 @@ def _row(at: Session, job: TrainJob, result: dict) -> dict:
         "higher_is_better": task.higher_is_better,
         "val": result["val"][job.name],
         "test": result["test"][job.name],
+        "further": result["further"][job.name],
         "trivial_val": trivial_metrics({job.name: task}, train, val)[job.name],
         "trivial_test": trivial_metrics({job.name: task}, train, test)[job.name],
         "params": result["params"],

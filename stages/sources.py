@@ -5,13 +5,17 @@ Runs at every `dvc repro`; `prepare` runs again where a digest has changed. Leav
 
 from pipeline.artifacts import write_json, writing
 from pipeline.config import load, load_machine, root_of
+from pipeline.datasets import code_of
 from pipeline.source_state import state_of
 from stages.session import start
 
 
 def main() -> None:
     config, machine = load(), load_machine()
-    states = {name: state_of(root_of(name, config, machine)) for name in config.datasets}
+    states = {
+        name: state_of(root_of(name, config, machine), code_of(dataset.reader))
+        for name, dataset in config.datasets.items()
+    }
     with writing("sources") as folder:
         write_json(folder / "files.json", states)
 

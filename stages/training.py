@@ -91,6 +91,13 @@ def _values(job: TrainJob, result: Mapping[str, Any]) -> dict[str, float]:
     """What a run shows at its end: validation of the kept epoch, test, and what the network costs."""
     best = {f"best/{name}/{_metric(job, name)}": value for name, value in result["val"].items()}
     final = {f"final/{name}/{_metric(job, name)}": value for name, value in result["test"].items()}
+    if len(result["further"]) == 1:  # of several tasks, charts would be too many to look at
+        final |= {
+            f"final/{name}/{measure}": value
+            for name, values in result["further"].items()
+            for measure, value in values.items()
+            if value is not None
+        }
     cost = {"params_m": result["params"] / 1e6, "gmacs": result["flops"] / 2e9, "cost/seconds": result["seconds"]}
     return {**best, **final, **cost}
 

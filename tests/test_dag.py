@@ -19,6 +19,7 @@ EXEMPT = {
     "stages/session.py",
     "stages/training.py",
     "pipeline/__init__.py",
+    "pipeline/processes.py",
     "pipeline/runner.py",
     "pipeline/tracking.py",
     "pipeline/spool.py",
@@ -27,6 +28,8 @@ EXEMPT = {
     "pipeline/preflight.py",
 }
 NOT_FOLLOWED = frozenset({ROOT / "pipeline/preflight.py", ROOT / "pipeline/tracking.py"})
+# `prepare` only spreads its own work over a cluster: the training that the runner imports does not count.
+NOT_FOLLOWED_FROM = {"prepare": {ROOT / "pipeline/runner.py"}}
 
 
 def stages_here() -> list[str]:
@@ -34,7 +37,7 @@ def stages_here() -> list[str]:
 
 
 def code(stage: str) -> set[str]:
-    reached = closure(ROOT / "stages" / f"{stage}.py", stop=NOT_FOLLOWED)
+    reached = closure(ROOT / "stages" / f"{stage}.py", stop=NOT_FOLLOWED | NOT_FOLLOWED_FROM.get(stage, set()))
     return {name(path) for path in reached} - EXEMPT
 
 

@@ -9,6 +9,7 @@ from models.tasks.edges import Edges
 from models.tasks.keypoints import Keypoints
 from models.tasks.normals import Normals
 from models.tasks.offsets import Offsets
+from models.tasks.regression import Regression
 from models.tasks.segmentation import Segmentation
 
 TASKS: dict[str, type[Task]] = {
@@ -16,6 +17,7 @@ TASKS: dict[str, type[Task]] = {
     "attributes": Attributes,
     "segmentation": Segmentation,
     "depth": Depth,
+    "regression": Regression,
     "edges": Edges,
     "normals": Normals,
     "keypoints": Keypoints,

@@ -5,6 +5,7 @@ Shapes: B batch, N training images, H W height and width, C channels.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -15,6 +16,16 @@ from models.heads import DENSE_HEADS
 from models.spec import TaskSpec
 
 NAMED_LAYOUTS = ("class", "flags", "mask", "points", "boxes")  # their values are indices of class names
+LISTED = 12  # words of a line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A number that predictions are judged by; `unit` is empty for shares and scores between 0 and 1."""
+
+    name: str
+    higher_is_better: bool
+    unit: str = ""
 
 
 class Task(ABC):
@@ -44,6 +55,22 @@ class Task(ABC):
         self.classes = spec.column.classes
         self.settings: Mapping[str, float] = {**self.options, **_known(spec, self.options)}
 
+    @property
+    def unit(self) -> str:
+        """That of the primary metric: none."""
+        return ""
+
+    @property
+    def further(self) -> tuple[Measure, ...]:
+        """What is measured beside the primary metric, once, when a network is finished: nothing."""
+        return ()
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """All that predictions are judged by, the primary metric first."""
+        primary = Measure(name=self.metric_name, higher_is_better=self.higher_is_better, unit=self.unit)
+        return (primary, *self.further)
+
     @abstractmethod
     def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
         """Map the D location features' channels and strides to a module: (features, (H, W)) -> raw output."""
@@ -65,6 +92,10 @@ class Task(ABC):
 
         Over no labelled element it is undefined: 0 or NaN, whichever the metric gives.
         """
+
+    def metrics(self) -> list[Metric]:
+        """Fresh metrics like `metric`, whose values laid end to end are those of `measures`; one may give several."""
+        return [self.metric()]
 
     @abstractmethod
     def predict(self, output: Tensor) -> Tensor:
@@ -104,6 +135,12 @@ class DenseTask(Task):
     def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
         make = DENSE_HEADS[self.spec.head or self.heads[0]]
         return make(channels, reductions, self.spec.head_width, self.outputs)
+
+
+def listed(words: Sequence[str]) -> str:
+    """Map words to one line with the first of them, and how many more there are."""
+    more = f" and {len(words) - LISTED} more" if len(words) > LISTED else ""
+    return ", ".join(words[:LISTED]) + more or "none"
 
 
 def _known(spec: TaskSpec, options: Mapping[str, float]) -> Mapping[str, float]:

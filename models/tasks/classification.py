@@ -4,6 +4,7 @@ Shapes: B batch, N training images, C classes.
 """
 
 from collections.abc import Sequence
+from functools import cached_property, partial
 from typing import ClassVar
 
 import torch
@@ -13,31 +14,52 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from models.heads import PooledHead
-from models.tasks.base import Task
+from models.tasks._balance import class_weights, weigh
+from models.tasks.base import Measure, Task
+from models.tasks.summed import Summed, class_hits, class_mean, ratio
+
+TOP = 5  # answers that an image has in the further accuracy
 
 
 class Classification(Task):
     """Map an image to class probabilities [C], learned by cross-entropy.
 
-    Accuracy is the share of the labelled images whose likeliest class is right.
+    Accuracy is the share of the labelled images whose likeliest class is right; further, the mean of that share over
+    the classes with a labelled image, and the share whose class is among the five likeliest. Option `balance` is the
+    power of a class's share by which its images weigh less, 0 = all alike; the loss is the weighted mean.
     """
 
     layout = "class"
     metric_name = "accuracy"
     higher_is_better = True
-    options: ClassVar = {"label_smoothing": 0.0, "dropout": 0.0}
+    options: ClassVar = {"label_smoothing": 0.0, "dropout": 0.0, "balance": 0.0}
+
+    @cached_property
+    def weights(self) -> tuple[float, ...]:
+        """That of each class's images in the loss; none where all are alike."""
+        return class_weights(self.spec, self.settings["balance"])
+
+    @property
+    def further(self) -> tuple[Measure, ...]:
+        top = (Measure(name="top5", higher_is_better=True),) if len(self.classes) > TOP else ()
+        return (Measure(name="class_accuracy", higher_is_better=True), *top)
 
     def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
         return PooledHead(channels, len(self.classes), self.settings["dropout"])
 
     def loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        smoothing = self.settings["label_smoothing"]
-        total = F.cross_entropy(output.float(), target, ignore_index=-1, label_smoothing=smoothing, reduction="sum")
-        return total, (target >= 0).sum().float()
+        smoothing, weight_B = self.settings["label_smoothing"], weigh(target, target >= 0, self.weights)
+        loss_B = F.cross_entropy(output.float(), target, ignore_index=-1, label_smoothing=smoothing, reduction="none")
+        return (loss_B * weight_B).sum(), weight_B.sum()
 
     def metric(self) -> Metric:
         # prepare has checked the labels; checking them again would cost more than counting
         return MulticlassAccuracy(len(self.classes), average="micro", ignore_index=-1, validate_args=False)
+
+    def metrics(self) -> list[Metric]:
+        number = len(self.classes)
+        found: list[Metric] = [self.metric(), Summed((2, number), partial(_hits, classes=number), class_mean)]
+        return [*found, Summed((2,), _top_hits, ratio)] if number > TOP else found
 
     def predict(self, output: Tensor) -> Tensor:
         return output.float().softmax(1)
@@ -55,3 +77,13 @@ class Classification(Task):
 
     def render_target(self, target: Tensor, size: tuple[int, int]) -> str:
         return "unlabelled" if target < 0 else self.classes[int(target)]
+
+
+def _hits(prediction_BC: Tensor, target_B: Tensor, classes: int) -> Tensor:
+    return class_hits(prediction_BC.argmax(1), target_B, classes)
+
+
+def _top_hits(prediction_BC: Tensor, target_B: Tensor) -> Tensor:
+    """The number of images with their class among the likeliest five, and of all labelled ones."""
+    is_hit_B = (prediction_BC.topk(TOP, 1).indices == target_B.unsqueeze(1)).any(1)
+    return torch.stack([is_hit_B.sum(), (target_B >= 0).sum()])

@@ -1,4 +1,4 @@
-"""Depth, or any other positive field, per pixel.
+"""Depth per pixel.
 
 Shapes: B batch, N training images, H W height and width.
 """
@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric
 
-from models.tasks.base import DenseTask
+from models.tasks.base import DenseTask, Measure
 from models.tasks.pictures import ramp_picture
+from models.tasks.summed import Summed
+
+CLOSE = 1.25  # ratio of two depths that are about the same
 
 
 class Depth(DenseTask):
@@ -18,7 +21,8 @@ class Depth(DenseTask):
 
     The raw output is log(depth / scale), so that depth is positive and the loss and its gradient are of order 1 in any
     unit. Option `scale` is a typical depth in the column's unit, the first guess of a fresh network. The metric is the
-    root of the mean squared error over all labelled pixels of the split, in the unit.
+    root of the mean squared error over all labelled pixels of the split, in the unit. Further, as Eigen et al. 2014
+    do: the mean error relative to the labelled depth, and the share of the pixels within a factor of 1.25.
     """
 
     layout = "field"
@@ -26,6 +30,17 @@ class Depth(DenseTask):
     higher_is_better = False
     laplace = True
     options: ClassVar = {"scale": 1.0}
+
+    @property
+    def unit(self) -> str:
+        return self.spec.column.unit
+
+    @property
+    def further(self) -> tuple[Measure, ...]:
+        return (
+            Measure(name="abs_rel", higher_is_better=False),
+            Measure(name=f"within_{CLOSE}", higher_is_better=True),
+        )
 
     @property
     def outputs(self) -> int:
@@ -39,6 +54,9 @@ class Depth(DenseTask):
 
     def metric(self) -> Metric:
         return _LabelledError(squared=False)
+
+    def metrics(self) -> list[Metric]:
+        return [self.metric(), Summed((3,), _relative_errors, _means)]
 
     def predict(self, output: Tensor) -> Tensor:
         return self.settings["scale"] * output[:, 0].float().exp()
@@ -67,3 +85,15 @@ class _LabelledError(MeanSquaredError):
     def update(self, preds: Tensor, target: Tensor) -> None:
         labelled = target > 0
         super().update(preds[labelled], target[labelled])
+
+
+def _relative_errors(prediction: Tensor, target: Tensor) -> Tensor:
+    """The sum of the relative errors, the number of pixels that are close, and that of all labelled ones."""
+    labelled = target > 0
+    found, wanted = prediction[labelled].double(), target[labelled].double()
+    is_close = torch.maximum(found / wanted, wanted / found) < CLOSE
+    return torch.stack([((found - wanted).abs() / wanted).sum(), is_close.sum(), labelled.sum()])
+
+
+def _means(sums_3: Tensor) -> Tensor:
+    return sums_3[:2] / sums_3[2]

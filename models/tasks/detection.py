@@ -18,7 +18,7 @@ from torchvision.transforms.functional import resize
 
 from models.average_precision import UNLABELLED, AveragePrecision
 from models.detection_head import RetinaHead
-from models.tasks.base import Task
+from models.tasks.base import Measure, Task, listed
 from models.tasks.pictures import class_colours
 
 CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
@@ -35,13 +35,17 @@ class Detection(Task):
 
     Raw output is that of `RetinaHead`. The loss of an image is focal loss plus L1 distance of the box offsets, each
     divided by the number of anchors that hold an object; `head_width` is the width of the pyramid, 256 in the paper.
-    The metric is COCO's mAP@[.5:.95]. A box without area is none.
+    The metric is COCO's mAP@[.5:.95]; further, its parts of an overlap of 0.5 and of 0.75. A box without area is none.
     """
 
     layout = "boxes"
     metric_name = "map"
     higher_is_better = True
     options: ClassVar = {"detections": 100, "candidates": 1000, "score": 0.05, "overlap": 0.5}
+
+    @property
+    def further(self) -> tuple[Measure, ...]:
+        return (Measure(name="ap50", higher_is_better=True), Measure(name="ap75", higher_is_better=True))
 
     def head(self, channels: Sequence[int], reductions: Sequence[int]) -> nn.Module:
         return RetinaHead(channels, reductions, self.spec.head_width, len(self.classes))
@@ -68,6 +72,9 @@ class Detection(Task):
     def metric(self) -> Metric:
         return AveragePrecision(int(self.settings["detections"]))
 
+    def metrics(self) -> list[Metric]:
+        return [AveragePrecision(int(self.settings["detections"]), ("map", "map_50", "map_75"))]
+
     def predict(self, output: Tensor) -> Tensor:
         return torch.stack([self._boxes(*parts) for parts in zip(*self._parts(output), strict=True)])
 
@@ -87,7 +94,7 @@ class Detection(Task):
     def describe(self, prediction: Tensor) -> str:
         """The number of boxes of each class, the most frequent first."""
         numbers = Counter(self.classes[int(kind)] for kind in _shown(prediction)[:, 4])
-        return ", ".join(f"{number} {name}" for name, number in numbers.most_common()) or "none"
+        return listed([f"{number} {name}" for name, number in numbers.most_common()])
 
     def render(self, prediction: Tensor) -> Tensor:
         """Outlines in the classes' colours on black, the best boxes in front."""

@@ -12,8 +12,9 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryPrecisionRecallCurve
 
 from models.spec import IGNORE, TaskSpec
-from models.tasks.base import DenseTask
+from models.tasks.base import DenseTask, Measure
 from models.tasks.pictures import grey_picture
+from models.tasks.summed import Summed, ratio
 
 THRESHOLDS = 51  # 0, 0.02, ..., 1; the time of an update grows with their number
 
@@ -23,7 +24,7 @@ class Edges(DenseTask):
 
     An edge pixel weighs `positive_weight`, any other 1 - `positive_weight`, and the loss is the weighted mean. F1 is
     that of the one best threshold for the whole split, as in ODS, but a pixel must be hit exactly: it lies below
-    published ODS numbers, which allow a small distance.
+    published ODS numbers, which allow a small distance. Further, the mean distance of the strength from 0 or 1.
     """
 
     layout = "mask"
@@ -40,6 +41,10 @@ class Edges(DenseTask):
             )
 
     @property
+    def further(self) -> tuple[Measure, ...]:
+        return (Measure(name="l1", higher_is_better=False),)
+
+    @property
     def outputs(self) -> int:
         return 1
 
@@ -52,6 +57,9 @@ class Edges(DenseTask):
 
     def metric(self) -> Metric:
         return _BestF1(THRESHOLDS, ignore_index=IGNORE, validate_args=False)  # prepare has checked the labels
+
+    def metrics(self) -> list[Metric]:
+        return [self.metric(), Summed((2,), _distances, ratio)]
 
     def predict(self, output: Tensor) -> Tensor:
         return output[:, 0].float().sigmoid()
@@ -79,3 +87,10 @@ class _BestF1(BinaryPrecisionRecallCurve):
         precision, recall, _ = super().compute()
         # 0 / 0 where a threshold finds nothing: as bad as no hit
         return (2 * precision * recall / (precision + recall)).nan_to_num(0).max()
+
+
+def _distances(prediction_BHW: Tensor, target_BHW: Tensor) -> Tensor:
+    """The sum of the distances from the label, and the number of labelled pixels."""
+    labelled_BHW = target_BHW != IGNORE
+    distance_BHW = (prediction_BHW - (target_BHW == 1).float()).abs() * labelled_BHW
+    return torch.stack([distance_BHW.sum(dtype=torch.float64), labelled_BHW.sum().double()])

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from models.tasks.base import DenseTask
+from models.tasks.base import DenseTask, Measure
 from models.tasks.pictures import heat_picture
 from models.tasks.summed import Summed, ratio
 
@@ -30,12 +30,17 @@ class Keypoints(DenseTask):
 
     PCK is the share of the points that are found: a class with n points in an image has its n strongest peaks
     compared with them, the strongest first; a peak takes the nearest point still free within `tolerance` x longer side.
+    Further, PCK within half of that distance.
     """
 
     layout = "points"
     metric_name = "pck"
     higher_is_better = True
     options: ClassVar = {"sigma": 1.5, "tolerance": 0.05}
+
+    @property
+    def further(self) -> tuple[Measure, ...]:
+        return (Measure(name="pck_half", higher_is_better=True),)
 
     @property
     def outputs(self) -> int:
@@ -49,7 +54,10 @@ class Keypoints(DenseTask):
         return ((missed + invented).mean((1, 2, 3)) * labelled_B).sum(), labelled_B.sum()
 
     def metric(self) -> Metric:
-        return Summed((2,), partial(_found, sigma=self.settings["sigma"], tolerance=self.settings["tolerance"]), ratio)
+        return self._pck(self.settings["tolerance"])
+
+    def metrics(self) -> list[Metric]:
+        return [self.metric(), self._pck(self.settings["tolerance"] / 2)]
 
     def predict(self, output: Tensor) -> Tensor:
         return (output.float() - log(self._balance((output.shape[-2], output.shape[-1])))).sigmoid()
@@ -90,6 +98,9 @@ class Keypoints(DenseTask):
             blob_BHW = row_BPH[:, p, :, None] * column_BPW[:, p, None, :]
             heat[image_B, channel_BP[:, p]] = torch.maximum(heat[image_B, channel_BP[:, p]], blob_BHW)
         return heat
+
+    def _pck(self, tolerance: float) -> Metric:
+        return Summed((2,), partial(_found, sigma=self.settings["sigma"], tolerance=tolerance), ratio)
 
     def _balance(self, size: tuple[int, int]) -> float:
         return size[0] * size[1] / (2 * pi * _pixels(self.settings["sigma"], size) ** 2)

@@ -10,9 +10,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from models.spec import IGNORE
-from models.tasks.base import DenseTask
+from models.tasks.base import DenseTask, Measure
 from models.tasks.pictures import wheel_picture
 from models.tasks.summed import Summed, ratio
+
+NEAR = 5  # pixels within which a vector's end is about right
 
 
 class Offsets(DenseTask):
@@ -20,7 +22,8 @@ class Offsets(DenseTask):
 
     The centroid is the mean of the pixels that are visible. The raw output is in units of `reach` x the longer side, a
     typical length of the vectors, so that the loss |dx| + |dy| is of order 1 at any image size. Only pixels of objects
-    count. The metric is the mean end-point error in pixels. A target is (dx, dy, 1 on objects) [3, H, W].
+    count. The metric is the mean end-point error in pixels; further, the share of those errors that are 5 pixels or
+    less. A target is (dx, dy, 1 on objects) [3, H, W].
     """
 
     layout = "instances"
@@ -28,6 +31,14 @@ class Offsets(DenseTask):
     higher_is_better = False
     laplace = True
     options: ClassVar = {"reach": 0.1}
+
+    @property
+    def unit(self) -> str:
+        return "px"
+
+    @property
+    def further(self) -> tuple[Measure, ...]:
+        return (Measure(name=f"within_{NEAR}px", higher_is_better=True),)
 
     @property
     def outputs(self) -> int:
@@ -53,6 +64,9 @@ class Offsets(DenseTask):
     def metric(self) -> Metric:
         return Summed((2,), _end_point_errors, ratio)
 
+    def metrics(self) -> list[Metric]:
+        return [self.metric(), Summed((2,), _near_ends, ratio)]
+
     def predict(self, output: Tensor) -> Tensor:
         return output.float() * self._unit((output.shape[-2], output.shape[-1]))
 
@@ -72,7 +86,8 @@ class Offsets(DenseTask):
         return wheel_picture(prediction / (2 * self._unit((prediction.shape[-2], prediction.shape[-1]))))
 
     def render_target(self, target: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.render(target[:2])
+        """Pixels of no object are black."""
+        return self.render(target[:2]) * (target[2] > 0)
 
     def _unit(self, size: tuple[int, int]) -> float:
         return self.settings["reach"] * max(size)
@@ -81,3 +96,10 @@ class Offsets(DenseTask):
 def _end_point_errors(prediction_B2HW: Tensor, target_B3HW: Tensor) -> Tensor:
     distance_BHW = (prediction_B2HW - target_B3HW[:, :2]).norm(dim=1)
     return torch.stack([(distance_BHW * target_B3HW[:, 2]).sum(dtype=torch.float64), target_B3HW[:, 2].sum().double()])
+
+
+def _near_ends(prediction_B2HW: Tensor, target_B3HW: Tensor) -> Tensor:
+    """The number of vectors that end near the centroid, and of all."""
+    is_near_BHW = (prediction_B2HW - target_B3HW[:, :2]).norm(dim=1) <= NEAR
+    is_object_BHW = target_B3HW[:, 2] > 0
+    return torch.stack([(is_near_BHW & is_object_BHW).sum(), is_object_BHW.sum()])

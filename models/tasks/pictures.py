@@ -69,9 +69,12 @@ def ramp_picture(share_HW: Tensor) -> Tensor:
 
 
 def heat_picture(heat_CHW: Tensor) -> Tensor:
-    """Map one heat map per class to the classes' colours on black, the strongest class in front: uint8 [3, H, W]."""
+    """Map one heat map per class to the classes' colours on black, the strongest class in front: uint8 [3, H, W].
+
+    As for boxes, the first colour is left out: grey would look like a weak peak.
+    """
     strongest_HW, class_HW = heat_CHW.clamp(0, 1).max(0)
-    colours = class_colours(len(heat_CHW)).to(heat_CHW.device)
+    colours = class_colours(len(heat_CHW) + 1)[1:].to(heat_CHW.device)
     return (colours[class_HW] * strongest_HW.unsqueeze(-1)).permute(2, 0, 1).round().to(torch.uint8)
 
 

@@ -1,4 +1,7 @@
-"""The metric of task kinds whose metric torchmetrics lacks: a function of sums over a split."""
+"""The metric of task kinds whose metric torchmetrics lacks: a function of sums over a split.
+
+Letters: C classes.
+"""
 
 from collections.abc import Callable
 
@@ -46,3 +49,20 @@ class Summed(Metric):
 def ratio(sums_2: Tensor) -> Tensor:
     """Map (sum, number) to the mean; NaN where there is nothing."""
     return sums_2[0] / sums_2[1]
+
+
+def class_hits(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Map class indices, and labels outside 0..classes - 1 where there is none, to right and labelled ones [2, C]."""
+    labelled = (target >= 0) & (target < classes)
+    wanted, right = target[labelled], predicted[labelled] == target[labelled]
+    return torch.stack([torch.bincount(wanted[right], minlength=classes), torch.bincount(wanted, minlength=classes)])
+
+
+def overall(sums_2C: Tensor) -> Tensor:
+    """Map what `class_hits` counted to the share that is right."""
+    return ratio(sums_2C.sum(1))
+
+
+def class_mean(sums_2C: Tensor) -> Tensor:
+    """Map what `class_hits` counted to the share right in each class, averaged over the classes with a label."""
+    return ratio(sums_2C[:, sums_2C[1] > 0]).mean()

@@ -1,139 +1,29 @@
-"""The label columns of a manifest: what a header means, and what a cell holds (the rules stand in `manifest.py`)."""
+"""The cells of a manifest: what each label column's cell holds (the rules stand in `manifest.py`)."""
 
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models.spec import IGNORE, LAYOUTS, Column
+from models.spec import IGNORE
+from pipeline.datasets._manifest_headers import Label, places
 from pipeline.datasets.base import BadExample
-from pipeline.datasets.files import find, read_field, read_ids, read_rgb, require_same_size
+from pipeline.datasets.files import find, read_colours, read_field, read_ids, read_normals, require_same_size
 
-NOT_LABELS = ("image", "split", "group")
-WIDTHS = {"points": 3, "boxes": 5}
 FLAGS = {"": -1, "0": 0, "1": 1, "0.0": 0, "1.0": 1}
-Table = Sequence[Mapping[str, str]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Label:
-    """One label column and the headers that it is read from (several for flags)."""
+def read_label(label: Label, cells: Sequence[str], folder: Path, image: np.ndarray) -> Any:
+    """One row's cells of the label's headers -> the label as `Example` holds it, None where all are empty.
 
-    name: str
-    column: Column
-    headers: tuple[str, ...]
-
-
-def parse_labels(table: Table, folder: Path) -> tuple[Label, ...]:
-    """A manifest's rows -> its label columns in the header's order. Raises ValueError naming the header."""
-    labels: dict[str, Label] = {}
-    for header in table[0]:
-        if header in NOT_LABELS:
-            continue
-        label = _parse_label(header, [row[header] for row in table if row[header]], folder)
-        labels[label.name] = _joined(labels[label.name], label) if label.name in labels else label
-    return tuple(labels.values())
-
-
-def read_label(label: Label, cells: Mapping[str, str], folder: Path, image: np.ndarray) -> Any:
-    """One row's cells -> the label as `Example` holds it, None where every cell is empty. Raises BadExample."""
-    found = [cells[header] for header in label.headers]
-    if not any(found):
+    Raises BadExample.
+    """
+    if not any(cells):
         return None
     if label.column.layout == "flags":
-        return [_flag(header, cell) for header, cell in zip(label.headers, found, strict=True)]
-    return READERS[label.column.layout](label, found[0], folder, image)
-
-
-def _parse_label(header: str, values: Sequence[str], folder: Path) -> Label:
-    name, _, rest = header.partition(":")
-    layout, _, option = rest.partition(":")
-    if not rest and any(value.lower().endswith(".png") for value in values):
-        raise ValueError(f"column {name!r} holds paths of .png files: name its layout, as in '{name}:mask'")
-    layout = layout or "class"
-    if layout not in LAYOUTS:
-        raise ValueError(f"column {header!r}: layout {layout!r}: use one of {', '.join(LAYOUTS)}")
-    if option and layout in ("flags", "instances", "normals"):
-        raise ValueError(f"column {header!r}: {layout} takes no option, so leave out {option!r}")
-    scale, unit, classes = 1.0, "", ()
-    if layout == "field":
-        scale, unit = _scale(header, option), "m"
-    elif layout == "flags":
-        name, _, flag = name.partition(".")
-        classes = (flag,)
-    elif layout not in ("instances", "normals"):
-        classes = tuple(option.split("|")) if option else CLASSES[layout](header, values, folder)
-    if name in ("id", "image"):
-        raise ValueError(f"column {header!r}: no label can be named {name!r}; rename it or leave it out")
-    if not name or classes == ("",):
-        raise ValueError(f"column {header!r}: write name:layout, and name.flag:flags for flags")
-    column = Column(layout=layout, classes=classes, scale=scale, unit=unit)
-    return Label(name=name, column=column, headers=(header,))
-
-
-def _joined(first: Label, second: Label) -> Label:
-    if first.column.layout != "flags" or second.column.layout != "flags":
-        raise ValueError(f"columns {first.headers[0]!r} and {second.headers[0]!r} have one name")
-    column = Column(layout="flags", classes=first.column.classes + second.column.classes)
-    return Label(name=first.name, column=column, headers=first.headers + second.headers)
-
-
-def _scale(header: str, option: str) -> float:
-    try:
-        scale = float(option or 1)
-    except ValueError:
-        scale = math.nan
-    if not 0 < scale < math.inf:
-        raise ValueError(f"column {header!r}: the scale {option!r} must be a number above 0, as in 'depth:field:0.001'")
-    return scale
-
-
-def _classes_of_values(_header: str, values: Sequence[str], _folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(set(values)))
-
-
-def _classes_of_masks(header: str, values: Sequence[str], folder: Path) -> tuple[str, ...]:
-    largest = -1
-    for value in values:
-        try:
-            mask = read_ids(find("mask", value, folder))
-        except BadExample:
-            continue  # a row's own error, for load to report
-        largest = max(largest, int(mask[mask != IGNORE].max(initial=0)))
-    if largest < 0:
-        raise ValueError(
-            f"column {header!r}: no mask can be read to count its classes; name them: '{header}:wall|floor'"
-        )
-    return tuple(str(index) for index in range(largest + 1))
-
-
-def _classes_of_places(header: str, values: Sequence[str], _folder: Path) -> tuple[str, ...]:
-    largest = 0
-    for value in values:
-        try:
-            places = _places(header, value)
-        except BadExample:
-            continue  # a row's own error, for load to report
-        largest = max(largest, int(places[:, -1].max(initial=0)))
-    return tuple(str(index) for index in range(largest + 1))
-
-
-def _places(header: str, cell: str) -> np.ndarray:
-    layout = header.split(":")[1]
-    width = WIDTHS[layout]
-    try:
-        places = np.array(json.loads(cell), dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise BadExample(f"{header}: {cell!r} is no JSON list of {layout}: {error}") from error
-    if places.size and (places.ndim != 2 or places.shape[1] != width):
-        raise BadExample(f"{header}: {cell!r}: {layout} must be a list of lists of {width} numbers")
-    if not np.isfinite(places).all():
-        raise BadExample(f"{header}: {cell!r}: a number is not finite")
-    return places.reshape(-1, width)
+        return [_flag(header, cell) for header, cell in zip(label.headers, cells, strict=True)]
+    return READERS[label.column.layout](label, cells[0], folder, image)
 
 
 def _flag(header: str, cell: str) -> int:
@@ -149,6 +39,8 @@ def _read_class(label: Label, cell: str, _folder: Path, _image: np.ndarray) -> s
 
 
 def _read_mask(label: Label, cell: str, folder: Path, image: np.ndarray) -> np.ndarray:
+    if label.colours:
+        return _read_coloured(label, cell, folder, image)
     mask, number = _read_instances(label, cell, folder, image), len(label.column.classes)
     wrong = mask[(mask >= number) & (mask != IGNORE)]
     if wrong.size:
@@ -157,6 +49,25 @@ def _read_mask(label: Label, cell: str, folder: Path, image: np.ndarray) -> np.n
             f"{number} classes, 0 to {number - 1}, and {IGNORE} for unlabelled"
         )
     return mask
+
+
+def _read_coloured(label: Label, cell: str, folder: Path, image: np.ndarray) -> np.ndarray:
+    path = find(label.name, cell, folder)
+    drawn = read_colours(path).astype(np.int32)
+    require_same_size(path, drawn, image)
+    codes = drawn[..., 0] << 16 | drawn[..., 1] << 8 | drawn[..., 2]
+    index_after = np.zeros(1 << 24, dtype=np.uint16)  # 0 for a colour without a name; untouched pages cost nothing
+    for colour, index in label.colours.items():
+        index_after[colour] = index + 1
+    found = index_after[codes]
+    if (strange := codes[found == 0]).size:
+        colours, counts = np.unique(strange, return_counts=True)
+        most = f"#{colours[counts.argmax()]:06x}"
+        raise BadExample(
+            f"{path}: {counts.max()} pixels are {most}, which {label.name} doesn't name, nor {len(colours) - 1} more "
+            f"colours; name its class in the header, or '={most}' for unlabelled"
+        )
+    return (found - 1).astype(np.uint8)
 
 
 def _read_instances(label: Label, cell: str, folder: Path, image: np.ndarray) -> np.ndarray:
@@ -175,32 +86,46 @@ def _read_field(label: Label, cell: str, folder: Path, image: np.ndarray) -> np.
 
 def _read_normals(label: Label, cell: str, folder: Path, image: np.ndarray) -> np.ndarray:
     path = find(label.name, cell, folder)
-    stored = read_rgb(path)
-    require_same_size(path, stored[..., 0], image)
-    normals = (stored.astype(np.float32) - 128) * stored.any(2, keepdims=True)
-    return normals / np.linalg.norm(normals, axis=2, keepdims=True).clip(min=1)
+    normals = read_normals(path)
+    require_same_size(path, normals, image)
+    return normals
 
 
-def _read_places(label: Label, cell: str, _folder: Path, _image: np.ndarray) -> np.ndarray:
-    places, number = _places(label.headers[0], cell), len(label.column.classes)
-    classes = places[:, -1]
-    if not np.isin(classes, np.arange(number)).all():
+def _read_places(label: Label, cell: str) -> np.ndarray:
+    found, number = places(label.headers[0], cell), len(label.column.classes)
+    if not np.isin(found[:, -1], np.arange(number)).all():
         raise BadExample(f"{label.headers[0]}: {cell!r}: a class must be a whole number from 0 to {number - 1}")
-    return places
+    return found
 
 
-CLASSES: dict[str, Callable[[str, Sequence[str], Path], tuple[str, ...]]] = {
-    "class": _classes_of_values,
-    "mask": _classes_of_masks,
-    "points": _classes_of_places,
-    "boxes": _classes_of_places,
-}
+def _read_points(label: Label, cell: str, _folder: Path, image: np.ndarray) -> np.ndarray:
+    found, (height, width) = _read_places(label, cell), image.shape[:2]
+    outside = found[(found[:, :2] < 0).any(1) | (found[:, 0] > width) | (found[:, 1] > height)]
+    if len(outside):
+        raise BadExample(f"{label.headers[0]}: the point {_said(outside[0])} is outside its image of {width}x{height}")
+    return found
+
+
+def _read_boxes(label: Label, cell: str, _folder: Path, image: np.ndarray) -> np.ndarray:
+    found, (height, width) = _read_places(label, cell), image.shape[:2]
+    if len(flat := found[(found[:, :2] >= found[:, 2:4]).any(1)]):
+        raise BadExample(f"{label.headers[0]}: the box {_said(flat[0])} has no area; write x0 < x1 and y0 < y1")
+    cut = found.clip(0, [width, height, width, height, np.inf])
+    if len(outside := found[(cut[:, :2] >= cut[:, 2:4]).any(1)]):
+        raise BadExample(f"{label.headers[0]}: the box {_said(outside[0])} is outside its image of {width}x{height}")
+    return cut.astype(np.float32)
+
+
+def _said(place: np.ndarray) -> str:
+    return f"[{', '.join(f'{number:g}' for number in place)}]"
+
+
 READERS: dict[str, Callable[[Label, str, Path, np.ndarray], Any]] = {
     "class": _read_class,
     "mask": _read_mask,
     "field": _read_field,
     "instances": _read_instances,
     "normals": _read_normals,
-    "points": _read_places,
-    "boxes": _read_places,
+    "points": _read_points,
+    "boxes": _read_boxes,
 }

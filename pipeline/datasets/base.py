@@ -31,12 +31,15 @@ class Row:
     """One example, not yet loaded. `split` is the set's official one, or None where prepare must draw it.
 
     `group` decides a drawn split: rows of one group fall on one side (copies of one image, views of one object).
+    `label` is its class where the index says it already, for the reader's own `load`: a million rows then need no table
+    beside them in every process.
     """
 
     id: str
     origin: str  # what a message names: "styles.csv row 17: images/17.jpg"
     group: str
     split: str | None = None
+    label: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,8 @@ class BadExample(ValueError):
 class Source(ABC):
     """One data set in its native layout.
 
-    `marks` are files and folders by which a folder of this layout is known; without any it can't be told from others.
+    `marks` are files and folders, or patterns of them, by which a folder of this layout is known; without any it can't
+    be told from others.
     """
 
     licence: ClassVar[str]

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from models.spec import Column
 from pipeline.datasets.base import SPLITS, Example, Row, Source
-from pipeline.datasets.files import content_group, draw, find_root, read_rgb
+from pipeline.datasets.files import content_groups, draw, find_root, inside, read_rgb
 
 FOLDER, ATTRIBUTES = "img_align_celeba", "list_attr_celeba.txt"
 PARTITION, IDENTITY = "list_eval_partition.txt", "identity_CelebA.txt"
@@ -48,14 +48,19 @@ class CelebA(Source):
             if part not in ("0", "1", "2"):
                 raise ValueError(f"{self._root / PARTITION}: {file} is {part!r}, but 0, 1 or 2 is expected")
         official = len(set(parts.values())) > 1
+        drawn = draw(list(enumerate(files, start=1)), self.settings)
+        if people:
+            groups = [people[file] for _, file in drawn]
+        else:
+            groups = content_groups([self._root / FOLDER / file for _, file in drawn])
         return [
             Row(
                 id=file.removesuffix(".jpg"),
                 origin=f"{ATTRIBUTES} row {number}: {FOLDER}/{file}",
-                group=people[file] if people else content_group(self._root / FOLDER / file),
+                group=group,
                 split=SPLITS[int(parts[file])] if official else None,
             )
-            for number, file in draw(list(enumerate(files, start=1)), self.settings)
+            for (number, file), group in zip(drawn, groups, strict=True)
         ]
 
     def load(self, row: Row) -> Example:
@@ -94,6 +99,7 @@ def _read_attributes(path: Path) -> tuple[Sequence[str], Mapping[str, bytes]]:
             raise ValueError(f"{path} row {number}: {wrong[0]}, but 1 (yes) or -1 (no) is expected")
         if file in flags:
             raise ValueError(f"{path} row {number}: the image {file} stands there twice")
+        inside(path.parent / FOLDER, file, f"{path} row {number}")
         flags[file] = bytes(CODES[word] for word in words)
     if len(flags) != int(count):
         raise ValueError(f"{path}: its first line says {count.strip()} images, but {len(flags)} follow; is it cut off?")

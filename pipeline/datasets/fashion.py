@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from models.spec import Column
 from pipeline.datasets.base import Example, Row, Source
-from pipeline.datasets.files import content_group, draw, find_root, read_rgb
+from pipeline.datasets.files import content_groups, draw, find_root, inside, read_rgb
 
 LABELS = ("gender", "masterCategory", "subCategory", "articleType", "baseColour", "season", "year", "usage")
 HEADER = ("id", *LABELS)
@@ -33,13 +33,11 @@ class Fashion(Source):
         return {name: Column(layout="class", classes=tuple(sorted(values[name]))) for name in LABELS}
 
     def rows(self) -> Sequence[Row]:
+        drawn = draw(list(enumerate(self._products, start=1)), self.settings)
+        groups = content_groups([self._image(product) for _, product in drawn])
         return [
-            Row(
-                id=product,
-                origin=f"styles.csv row {number}: images/{product}.jpg",
-                group=content_group(self._image(product)),
-            )
-            for number, product in draw(list(enumerate(self._products, start=1)), self.settings)
+            Row(id=product, origin=f"styles.csv row {number}: images/{product}.jpg", group=group)
+            for (number, product), group in zip(drawn, groups, strict=True)
         ]
 
     def load(self, row: Row) -> Example:
@@ -64,6 +62,7 @@ def _read_styles(path: Path) -> dict[str, dict[str, str]]:
         cells = {name: "" if value == "NA" else value for name, value in zip(HEADER, fields, strict=False)}
         if cells["id"] in products:
             raise ValueError(f"{path} row {number}: the id {cells['id']} stands there twice")
+        inside(path.parent / "images", cells["id"], f"{path} row {number}")
         # Where years are missing, a table that went through pandas holds 2012.0 for 2012.
         products[cells["id"]] = cells | {"year": cells["year"].removesuffix(".0")}
     return products

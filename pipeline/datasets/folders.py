@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from models.spec import Column
 from pipeline.datasets.base import SPLITS, Example, Row, Source
-from pipeline.datasets.files import content_group, draw, read_rgb
+from pipeline.datasets.files import content_groups, draw, read_rgb
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LAYOUT = "one folder of images a class, or train, val and test with such folders in them"
@@ -57,9 +57,11 @@ class Folders(Source):
                 if not found and split in (None, "train"):
                     raise ValueError(f"folders: {folder} holds no images; {self._root} should hold {LAYOUT}")
                 files += [(path.relative_to(self._root).as_posix(), split) for path in found]
+        drawn = draw(files, self.settings)
+        groups = content_groups([f"{self._root}/{file}" for file, _ in drawn])
         return [
-            Row(id=file, origin=file, group=content_group(self._root / file), split=split)
-            for file, split in draw(files, self.settings)
+            Row(id=file, origin=file, group=group, split=split)
+            for (file, split), group in zip(drawn, groups, strict=True)
         ]
 
     def load(self, row: Row) -> Example:

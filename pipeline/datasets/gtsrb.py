@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from models.spec import Column
 from pipeline.datasets.base import Example, Row, Source
-from pipeline.datasets.files import draw, find_root, read_rgb
+from pipeline.datasets.files import draw, find_root, inside, read_rgb
 from pipeline.datasets.folders import images_in, subfolders
 
 TRAIN, TEST, ANSWERS = "GTSRB/Training", "GTSRB/Final_Test/Images", "GT-final_test.csv"
@@ -79,5 +79,6 @@ def _test(root: Path) -> dict[str, str]:
                 raise ValueError(f"{path} row {number}: the class of {image} is {answer!r}, but 0 to 42 is expected")
             if f"{TEST}/{image}" in labels:
                 raise ValueError(f"{path} row {number}: the image {image} stands there twice")
+            inside(root / TEST, image, f"{path} row {number}")
             labels[f"{TEST}/{image}"] = CLASSES[int(answer)]
     return labels

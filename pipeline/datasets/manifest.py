@@ -8,28 +8,33 @@ column is a label, `name:layout[:option]`; an empty cell is unlabelled. The layo
 
 class       a class name                              option: the classes, a|b|c (default: the values found, sorted)
 mask        path of an 8-bit PNG of class indices     option: the classes (default: 0 to the largest value in any mask)
-field       path of an 8- or 16-bit PNG               option: the scale, metres = value * scale (default: 1)
+            or of one drawn in colours                option: each class with its colour, road=#804080|sky=#4682b4
+field       path of an 8- or 16-bit PNG               option: the scale and unit, depth = value * scale (default: 1|m)
 instances   path of an 8-bit PNG of instance ids
 normals     path of an RGB PNG, 128 + 127 * (right, up, to the camera), black = unlabelled
 points      JSON [[x, y, class], ...]                 option: the classes (default: 0 to the largest index)
 boxes       JSON [[x0, y0, x1, y1, class], ...]       option: the classes (default: 0 to the largest index)
 flags       0 or 1                                    `name.flag:flags`: those of one name make one label, in order
 
-A header without a layout is a class, unless its values are paths of .png files: those must name their layout.
+A header without a layout is a class, unless its values are paths of .png files: those must name their layout. A colour
+that is not named is an error; black is unlabelled unless it is named, and a colour named '' is too: `=#e0e0c0`. Boxes
+are cut at the image's border. Paths don't leave the manifest's folder, though links in it may.
 Rows are counted from 1, the header not among them.
 """
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 from models.spec import Column
-from pipeline.datasets._manifest_labels import Label, Table, parse_labels, read_label
-from pipeline.datasets.base import SPLITS, Example, Row, Source
-from pipeline.datasets.files import content_group, draw, find, read_rgb
+from pipeline.datasets._manifest_headers import Label, Table, parse_labels
+from pipeline.datasets._manifest_labels import read_label
+from pipeline.datasets.base import SPLITS, BadExample, Example, Row, Source
+from pipeline.datasets.files import content_groups, draw, find, inside, read_rgb
 
 
 class Manifest(Source):
@@ -61,55 +66,82 @@ class Manifest(Source):
         return {label.name: label.column for label in self._labels}
 
     def rows(self) -> Sequence[Row]:
-        return [self._row(number) for number in draw(range(1, len(self._table) + 1), self.settings)]
+        images = self._table["image"]
+        numbers = draw(range(1, len(images) + 1), self.settings)
+        copies = content_groups([self._file(images[number - 1]) for number in numbers])
+        return [self._row(number, copy) for number, copy in zip(numbers, copies, strict=True)]
 
     def load(self, row: Row) -> Example:
-        cells, folder = self._table[int(row.id) - 1], self._path.parent
-        image = read_rgb(find("image", cells["image"], folder))
-        return Example(
-            image=image, labels={label.name: read_label(label, cells, folder, image) for label in self._labels}
-        )
+        number, folder = int(row.id) - 1, self._path.parent
+        image = read_rgb(find("image", self._table["image"][number], folder))
+        labels = {}
+        for label in self._labels:
+            cells = [self._table[header][number] for header in label.headers]
+            labels[label.name] = read_label(label, cells, folder, image)
+        return Example(image=image, labels=labels)
 
-    def _row(self, number: int) -> Row:
-        cells = self._table[number - 1]
+    def _row(self, number: int, copies: str) -> Row:
         where = f"{self._path.name} row {number}"
-        split = cells.get("split") or None
+        split = self._cell("split", number) or None
         if split not in (None, *SPLITS):
             raise ValueError(f"{where}: split {split!r}: use one of {', '.join(SPLITS)}, or leave it empty")
-        group = cells.get("group") or content_group(self._path.parent / cells["image"])
-        return Row(id=str(number), origin=f"{where}: {cells['image']}", group=group, split=split)
+        origin = f"{where}: {self._cell('image', number)}"
+        return Row(id=str(number), origin=origin, group=self._cell("group", number) or copies, split=split)
+
+    def _cell(self, header: str, number: int) -> str:
+        return self._table[header][number - 1] if header in self._table else ""
+
+    def _file(self, image: str) -> str:
+        """An image's file for its content; for a path that leads out, which load refuses, just its words."""
+        try:
+            return str(inside(self._path.parent, image))
+        except BadExample:
+            return ""
 
 
 def _read_table(path: Path) -> Table:
     try:
-        header, *lines = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        table = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}") from error
-    if "image" not in header:
-        raise ValueError(f"{path}: no column 'image'; its header is {','.join(header)}")
-    if twice := [name for name in header if header.count(name) > 1]:
-        raise ValueError(f"{path}: two columns are named {twice[0]!r}")
-    for number, cells in enumerate(lines, start=1):
-        if len(cells) != len(header):
-            raise ValueError(f"{path.name} row {number}: {len(cells)} cells, but the header has {len(header)}")
-    return [dict(zip(header, cells, strict=True)) for cells in lines]
+    if "image" not in table:
+        raise ValueError(f"{path}: no column 'image'; its header is {','.join(table)}")
+    rows: dict[str, int] = {}
+    for number, image in enumerate(table["image"], start=1):
+        if image and rows.setdefault(image, number) != number:
+            raise ValueError(f"{path.name} row {number}: {image} is row {rows[image]} too; write one row for an image")
+    return table
 
 
-def _read_csv(path: Path) -> list[list[str]]:
+def _read_csv(path: Path) -> Table:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = [[cell.strip() for cell in cells] for cells in csv.reader(file) if cells]
-    if len(lines) < 2:
+        lines = ([cell.strip() for cell in cells] for cells in csv.reader(file) if cells)
+        header = _unique(next(lines, []))
+        columns: list[list[str]] = [[] for _ in header]
+        for number, cells in enumerate(lines, start=1):
+            if len(cells) != len(header):
+                raise ValueError(f"row {number}: {len(cells)} cells, but the header has {len(header)}")
+            for column, cell in zip(columns, cells, strict=True):
+                column.append(sys.intern(cell))
+    if not columns or not columns[0]:
         raise ValueError("no rows; the first line is the header, every other line one image")
-    return lines
+    return dict(zip(header, columns, strict=True))
 
 
-def _read_parquet(path: Path) -> Iterable[list[str]]:
+def _read_parquet(path: Path) -> Table:
     import pyarrow.parquet  # as slow to import as all else here, and most manifests are csv
 
     table = pyarrow.parquet.read_table(path)
     if not table.num_rows:
         raise ValueError("no rows")
-    return [table.column_names, *([_cell(value) for value in row.values()] for row in table.to_pylist())]
+    header = _unique(table.column_names)
+    return {name: [_cell(value) for value in table[name].to_pylist()] for name in header}
+
+
+def _unique(header: list[str]) -> list[str]:
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise ValueError(f"two columns are named {twice[0]!r}")
+    return header
 
 
 def _cell(value: object) -> str:

@@ -16,7 +16,16 @@ from PIL import Image, ImageFilter
 from models.spec import IGNORE, Column
 from pipeline.datasets._normals import normals_from_depth
 from pipeline.datasets.base import BadExample, Example, Row, Source
-from pipeline.datasets.files import content_group, draw, find_root, read_field, read_ids, read_rgb, require_same_size
+from pipeline.datasets.files import (
+    content_groups,
+    draw,
+    find_root,
+    inside,
+    read_field,
+    read_ids,
+    read_rgb,
+    require_same_size,
+)
 
 SPLIT_FILES = {"train": "official_train.txt", "test": "official_test.txt"}
 LAYOUT = ("nyu_images", "nyu_labels40", "nyu_depths", *SPLIT_FILES.values())
@@ -67,15 +76,11 @@ class NYUv2(Source):
 
     def rows(self) -> Sequence[Row]:
         texts = {split: (self._root / file).read_text() for split, file in SPLIT_FILES.items()}
-        stems = [(split, stem) for split, text in texts.items() for stem in text.split()]
+        stems = draw([(split, stem) for split, text in texts.items() for stem in text.split()], self.settings)
+        files = [inside(self._root, f"nyu_images/{stem}.jpg", SPLIT_FILES[split]) for split, stem in stems]
         return [
-            Row(
-                id=stem,
-                origin=f"{SPLIT_FILES[split]}: nyu_images/{stem}.jpg",
-                group=content_group(self._path("nyu_images", stem)),
-                split=split,
-            )
-            for split, stem in draw(stems, self.settings)
+            Row(id=stem, origin=f"{SPLIT_FILES[split]}: nyu_images/{stem}.jpg", group=group, split=split)
+            for (split, stem), group in zip(stems, content_groups(files), strict=True)
         ]
 
     def load(self, row: Row) -> Example:

@@ -1,7 +1,9 @@
-"""Boxes in the layout of Pascal VOC (Everingham et al. 2010): the column `boxes`, of the classes that occur.
+"""Pascal VOC (Everingham et al. 2010): boxes, and a class per pixel where `SegmentationClass` stands.
 
-`Annotations/<name>.xml`, `JPEGImages/<name>.jpg` and `ImageSets/Main/{train,val,trainval,test}.txt`, a name a line, of
-which one of train and trainval is needed. What `prepare` has no list for, it draws. Images in no list are left alone.
+`JPEGImages/<name>.jpg`; `Annotations/<name>.xml` of the names in `ImageSets/Main/{train,val,trainval,test}.txt`, and
+`SegmentationClass/<name>.png` of those in `ImageSets/Segmentation/`. Each needs train or trainval; images in no list
+are left alone. VOC's test labels are withheld: where no list is called test, val is our `test`, and val is drawn from
+train.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,28 +14,42 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from models.spec import Column
-from pipeline.datasets.base import BadExample, Example, Row, Source
-from pipeline.datasets.files import content_group, draw, find_root, read_rgb
+from models.spec import IGNORE, Column
+from pipeline.datasets._boxes import cut_boxes, require_stated_size
+from pipeline.datasets._masks import read_mask
+from pipeline.datasets.base import SPLITS, BadExample, Example, Row, Source
+from pipeline.datasets.files import content_groups, draw, find_root, inside, read_ids, read_rgb
 from pipeline.datasets.folders import images_in
 
-ANNOTATIONS, IMAGES, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
+ANNOTATIONS, MASKS, IMAGES = "Annotations", "SegmentationClass", "JPEGImages"
+LISTS = {"boxes": "ImageSets/Main", "segmentation": "ImageSets/Segmentation"}
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+# fmt: off
+CLASSES_20 = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+# fmt: on
 
 
 class VOC(Source):
-    """The layout -> one column of boxes; objects marked as difficult, truncated or occluded are boxes like others.
+    """The layout -> `boxes` of the classes that occur, and `segmentation`: background and VOC's 20 classes.
 
-    Corners count pixels from 1, the last one within: a box spans xmin - 1 to xmax. What lies beyond the image is cut
-    off. A box from a pixel to the same row or column is a click without a drag, and left out; public sets hold some.
+    Where the boxes have other classes, those of the masks are called by their numbers. An image in one of the two lists
+    has one of the two labels; where their splits differ, it is kept from training. Objects marked as difficult,
+    truncated or occluded are boxes like others. Corners count pixels from 1, the last one within: a box spans xmin - 1
+    to xmax. What lies beyond the image is cut off. A box from a pixel to the same row or column is a click without a
+    drag, and left out; public sets hold some.
     """
 
     licence: ClassVar[str] = "that of the images in the folders"
-    marks: ClassVar[tuple[str, ...]] = (ANNOTATIONS, IMAGES, LISTS)
+    marks: ClassVar[tuple[str, ...]] = (ANNOTATIONS, IMAGES, LISTS["boxes"])
 
     @cached_property
     def _root(self) -> Path:
-        return find_root(self.settings.root, self.marks, "VOC")
+        root = self.settings.root
+        kit = root / "VOCdevkit" if root else None
+        return find_root(kit if kit and kit.is_dir() else root, self.marks, "VOC")
 
     @cached_property
     def _images(self) -> Mapping[str, str]:
@@ -52,46 +68,96 @@ class VOC(Source):
             raise ValueError(f"VOC: no file of {self._root / ANNOTATIONS} holds an <object> with a <name>")
         return tuple(sorted(names))
 
+    @cached_property
+    def _mask_ids(self) -> Mapping[int, int]:
+        return {number: number for number in (*range(len(self._mask_classes)), IGNORE)}
+
+    @cached_property
+    def _mask_classes(self) -> tuple[str, ...]:
+        if set(self._classes) <= set(CLASSES_20):
+            return ("background", *CLASSES_20)
+        last = 0
+        for name in self._listed["segmentation"]:
+            try:
+                ids = read_ids(self._mask(name))
+            except BadExample:
+                continue  # a row's own error, for load to report
+            last = max(last, int(ids[ids != IGNORE].max(initial=0)))
+        return tuple(str(number) for number in range(last + 1))
+
     def columns(self) -> Mapping[str, Column]:
-        return {"boxes": Column(layout="boxes", classes=self._classes)}
+        columns = {"boxes": Column(layout="boxes", classes=self._classes)}
+        if "segmentation" in self._listed:
+            columns["segmentation"] = Column(layout="mask", classes=self._mask_classes)
+        return columns
 
     def rows(self) -> Sequence[Row]:
-        files = {name: self._images.get(name, f"{IMAGES}/{name}.jpg") for name in self._splits}
+        kept = draw(list(self._splits), self.settings)
+        files = [self._images.get(name, f"{IMAGES}/{name}.jpg") for name in kept]
+        groups = content_groups([self._root / file for file in files])
         return [
-            Row(id=name, origin=files[name], group=content_group(self._root / files[name]), split=self._splits[name])
-            for name in draw(list(files), self.settings)
+            Row(id=name, origin=file, group=group, split=self._splits[name])
+            for name, file, group in zip(kept, files, groups, strict=True)
         ]
 
     @cached_property
     def _splits(self) -> Mapping[str, str]:
-        """Each listed name's split; trainval is the training list where there is no other."""
-        lists = {split: self._root / LISTS / f"{split}.txt" for split in ("train", "val", "test")}
-        if not lists["train"].is_file():
-            lists = {"train": self._root / LISTS / "trainval.txt", "test": lists["test"]}
-        if not lists["train"].is_file():
-            raise ValueError(f"VOC: {self._root / LISTS} holds neither train.txt nor trainval.txt")
+        """Each listed name's split: of two that differ, the one further from training."""
         splits: dict[str, str] = {}
-        for split, path in lists.items():
-            names = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
-            for name in filter(None, map(str.strip, names)):
-                if name in splits:
-                    raise ValueError(f"{path}: {name} is listed twice, the first time in {splits[name]}.txt")
-                splits[name] = split
-        return splits
+        for names in self._listed.values():
+            for name, split in names.items():
+                splits[name] = max(splits.get(name, split), split, key=SPLITS.index)
+        tested = "test" in splits.values()
+        return {name: "test" if split == "val" and not tested else split for name, split in splits.items()}
+
+    @cached_property
+    def _listed(self) -> Mapping[str, Mapping[str, str]]:
+        """For each column the names that have it, with the list that each stands in."""
+        kinds = [kind for kind in LISTS if kind == "boxes" or self._has_masks]
+        return {kind: _read_lists(self._root / LISTS[kind]) for kind in kinds}
+
+    @property
+    def _has_masks(self) -> bool:
+        return all((self._root / folder).is_dir() for folder in (MASKS, LISTS["segmentation"]))
 
     def load(self, row: Row) -> Example:
-        image, path = read_rgb(self._root / row.origin), self._root / ANNOTATIONS / f"{row.id}.xml"
+        image = read_rgb(self._root / row.origin)
+        labels: dict[str, np.ndarray] = {}
+        if row.id in self._listed["boxes"]:
+            labels["boxes"] = self._boxes(row, image)
+        if row.id in self._listed.get("segmentation", ()):
+            labels["segmentation"] = read_mask(self._mask(row.id), self._mask_ids, image)
+        return Example(image=image, labels={name: labels.get(name) for name in self._listed})
+
+    def _boxes(self, row: Row, image: np.ndarray) -> np.ndarray:
+        path = self._root / ANNOTATIONS / f"{row.id}.xml"
         found = _parse(path)
-        height, width = image.shape[:2]
-        stated = tuple(found.findtext(f"size/{side}", "").strip() for side in ("width", "height"))
-        if stated not in (("", ""), ("0", "0"), (str(width), str(height))):
-            raise BadExample(f"{path}: made for {'x'.join(stated)} pixels, but {row.origin} has {width}x{height}")
+        width, height = (found.findtext(f"size/{side}", "").strip() for side in ("width", "height"))
+        require_stated_size(path, width, height, row.origin, image)
         boxes = [_box(item, self._classes, path) for item in found.iter("object")]
-        kept = np.array([box for box in boxes if box is not None], dtype=np.float32).reshape(-1, 5)
-        inside = kept.clip(0, [width, height, width, height, len(self._classes)])
-        if len(outside := kept[(inside[:, :2] >= inside[:, 2:4]).any(1)]):
-            raise BadExample(f"{path}: the box that ends at {outside[0, 2]:g}, {outside[0, 3]:g} is outside the image")
-        return Example(image=image, labels={"boxes": inside})
+        drawn = [box for box in boxes if box is not None]
+        return cut_boxes(path, np.array(drawn, dtype=np.float32).reshape(-1, 5), image)
+
+    def _mask(self, name: str) -> Path:
+        return self._root / MASKS / f"{name}.png"
+
+
+def _read_lists(folder: Path) -> dict[str, str]:
+    """A folder of lists -> each name's list; trainval is the training list where there is no other."""
+    lists = {split: folder / f"{split}.txt" for split in SPLITS}
+    if not lists["train"].is_file():
+        lists = {"train": folder / "trainval.txt", "test": lists["test"]}
+    if not lists["train"].is_file():
+        raise ValueError(f"VOC: {folder} holds neither train.txt nor trainval.txt")
+    splits: dict[str, str] = {}
+    for split, path in lists.items():
+        names = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
+        for name in filter(None, map(str.strip, names)):
+            inside(folder, name, str(path))
+            if name in splits:
+                raise ValueError(f"{path}: {name} is listed twice, the first time in {splits[name]}.txt")
+            splits[name] = split
+    return splits
 
 
 def _parse(path: Path) -> ElementTree.Element:

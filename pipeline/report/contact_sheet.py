@@ -14,20 +14,21 @@ from torch import Tensor
 
 from models.spec import IGNORE, Column
 from models.tasks.pictures import class_colours, mask_picture, normal_picture, ramp_picture
-from pipeline.report.style import INK, MUTED, STYLE, WIDTH, short
+from pipeline.report.legend import draw_legend
+from pipeline.report.style import MUTED, STYLE, WIDTH, short
 
 PANELS = 12  # columns drawn as pictures, and lines of one column of text
-LEGEND = 16  # classes named per column
+BOX_LETTER = 0.045  # width of a letter of a box's class
 GAP, TEXT, LEAST = 0.06, 1.7, 1.2  # between pictures; width of a column of text; least width of a picture beside many
 
 Box = tuple[float, float, float, float]  # left, top, width, height
 
 
 def contact_sheet(images: Tensor, labels: Mapping[str, Tensor], columns: Mapping[str, Column]) -> Figure:
-    """Map images uint8 [N, 3, H, W] and their stored columns (see `models.spec.Column`) to a sheet, one row an image.
+    """Map images uint8 [N, 3, H, W] and their stored columns (see `models.spec.Column`) to a sheet, a strip an image.
 
-    Maps stand beside the image, points and boxes over a copy of it, classes and flags as text at the end of the row.
-    Columns for which there is no room are named at the foot and not drawn.
+    Maps stand beside the image, points and boxes over a copy of it, classes and flags as text at the end of the strip.
+    Short strips stand side by side. Columns for which there is no room are named at the foot and not drawn.
     """
     drawn = [name for name, column in columns.items() if column.layout in PANEL][:PANELS]
     written = [name for name, column in columns.items() if column.layout in ("class", "flags")]
@@ -37,27 +38,28 @@ def contact_sheet(images: Tensor, labels: Mapping[str, Tensor], columns: Mapping
     side = min(1.9, (WIDTH - TEXT * len(blocks)) / (len(drawn) + 1))
     height = side * images.shape[2] / images.shape[3]
     keys = [(name, columns[name]) for name in drawn if columns[name].layout in ("mask", "points")]
+    strip = side * (len(drawn) + 1) + TEXT * len(blocks)
+    across = max(1, min(int(WIDTH / strip), len(images)))
+    down = -(-len(images) // across)
     top, foot = 0.5, 0.25 * (len(keys) + bool(left_out)) + 0.1
     with rc_context(STYLE):
-        width = side * (len(drawn) + 1) + TEXT * len(blocks)
-        figure, sheet = blank_sheet(width, top + len(images) * height + foot)
-        _titles(sheet, ["image", *drawn], side, {name: _subtitle(columns[name], labels[name]) for name in drawn})
+        figure, sheet = blank_sheet(strip * across, top + down * height + foot)
         for row in range(len(images)):
-            y = top + row * height
-            place_picture(sheet, images[row], _cell(0, y, side, height))
-            for index, name in enumerate(drawn):
-                box = _cell(side * (index + 1), y, side, height)
+            left, y = strip * (row // down), top + row % down * height
+            if row % down == 0:
+                below = {name: _subtitle(columns[name], labels[name]) for name in drawn}
+                _titles(sheet, ["image", *drawn], left, side, below)
+            place_picture(sheet, images[row], _cell(left, y, side, height))
+            for index, name in enumerate(drawn, start=1):
+                box = _cell(left + side * index, y, side, height)
                 PANEL[columns[name].layout](sheet, box, images[row], labels[name], row, columns[name])
-            for index, block in enumerate(blocks):
-                lines = [f"{name}: {_words(labels[name][row], columns[name])}" for name in block]
-                text = "\n".join(_wrap(line, 28) for line in lines)
-                left = side * (len(drawn) + 1) + TEXT * index + 0.08
-                sheet.text(left, y + GAP, text, va="top", fontsize=7, linespacing=1.5)
-        y = top + len(images) * height + 0.2
+            lines = [[f"{name}: {_words(labels[name][row], columns[name])}" for name in block] for block in blocks]
+            _texts(sheet, lines, left + side * (len(drawn) + 1), y)
+        y = top + down * height + 0.2
         for index, (name, column) in enumerate(keys):
-            _legend(sheet, name, column, y + 0.25 * index)
+            draw_legend(sheet, name, labels[name], column, y + 0.25 * index)
         if left_out:
-            names = short(", ".join(left_out), int(15 * width))
+            names = short(", ".join(left_out), int(15 * strip * across))
             sheet.text(0.03, y + 0.25 * len(keys), f"not drawn: {names}", fontsize=7)
     return figure
 
@@ -148,7 +150,10 @@ def _draw_boxes(sheet: Axes, box: Box, image: Tensor, raw_NP5: Tensor, row: int,
             sheet.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=width))
         name = column.classes[int(kind)] if column.classes else str(int(kind))
         backing = {"facecolor": "black", "alpha": 0.65, "pad": 0.8, "linewidth": 0}
-        sheet.text(*corner, short(name, 12), color="white", fontsize=5, va="top", bbox=backing, clip_on=True)
+        outside = corner[0] + BOX_LETTER * min(len(name), 12) > box[0] + box[2]
+        place = (box[0] + x1 * scale, corner[1]) if outside else corner
+        ha = "right" if outside else "left"
+        sheet.text(*place, short(name, 12), color="white", fontsize=5, va="top", ha=ha, bbox=backing, clip_on=True)
     if bool((raw_NP5[row, :, 4] == -2).any()):
         _unlabelled(sheet, box)
 
@@ -198,29 +203,19 @@ def _cell(left: float, top: float, side: float, height: float) -> Box:
     return left + GAP / 2, top + GAP / 2, side - GAP, height - GAP
 
 
-def _titles(sheet: Axes, names: Sequence[str], side: float, below: Mapping[str, str]) -> None:
+def _titles(sheet: Axes, names: Sequence[str], left: float, side: float, below: Mapping[str, str]) -> None:
     length = max(6, int(side * 11))
     for index, name in enumerate(names):
-        x = index * side + GAP / 2
+        x = left + index * side + GAP / 2
         sheet.text(x, 0.2, short(name, length), fontsize=8, fontweight="bold", va="center")
         sheet.text(x, 0.38, short(below.get(name, ""), length + 3), fontsize=7, color=MUTED, va="center")
 
 
-def _legend(sheet: Axes, name: str, column: Column, y: float) -> None:
-    """One line of coloured squares with class names; letters are taken as 0.065 inches wide."""
-    offset = 1 if column.layout == "points" else 0
-    colours = class_colours(max(1, len(column.classes)) + offset)[offset:] / 255
-    sheet.text(0.03, y, short(name, 16), fontsize=7, fontweight="bold", va="center")
-    x, limit = 1.15, sheet.get_xlim()[1] - 0.9
-    for index, label in enumerate(column.classes):
-        if index == LEGEND or x > limit:
-            sheet.text(x, y, f"and {len(column.classes) - index} more", fontsize=7, color=MUTED, va="center")
-            return
-        sheet.add_patch(
-            Rectangle((x, y - 0.05), 0.1, 0.1, facecolor=colours[index].tolist(), edgecolor=INK, linewidth=0.3)
-        )
-        sheet.text(x + 0.15, y, short(label, 16), fontsize=7, va="center")
-        x += 0.32 + 0.065 * min(len(label), 16)
+def _texts(sheet: Axes, blocks: Sequence[Sequence[str]], left: float, top: float) -> None:
+    """Columns of text, one a block, from a place on."""
+    for index, lines in enumerate(blocks):
+        text = "\n".join(_wrap(line, 28) for line in lines)
+        sheet.text(left + TEXT * index + 0.08, top + GAP, text, va="top", fontsize=7, linespacing=1.5)
 
 
 def _wrap(text: str, width: int) -> str:

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from pipeline.config import Config
 from pipeline.report.chapter import Job
+from pipeline.report.further import further_tables
 from pipeline.report.headline import lead, notes, recommendations
 from pipeline.report.network import SINGLE, TRIVIAL
 from pipeline.report.number_texts import count_text, percent_text, value_text
@@ -79,6 +80,7 @@ def render_page(study: Study, pictures: Sequence[Picture], revision: str) -> str
         wide=WIDE,
         columns=COLUMNS,
         best=_best(study, lines),
+        further=list(further_tables(study)),
         several=any(line.seeds > 1 for line in lines),
         baseline_names=(TRIVIAL, SINGLE),
         colours=task_colours(study.tasks),

@@ -1,7 +1,7 @@
 """What the stages left -> one value that tables, figures and page are made from."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from models.accounting import delta_mtl
@@ -52,7 +52,8 @@ class Baseline:
 class Study:
     """All results: of the trees, and in `chapters` of the other strategies that were trained.
 
-    `trials` holds the trees' epochs, and those of the single-task networks under the name `single-task`.
+    `trials` holds the trees' epochs, and those of the single-task networks under the name `single-task`; `measured`
+    maps (job key, task, metric) to the value on test, further metrics too, for the jobs of every strategy.
     """
 
     config: Config
@@ -65,6 +66,7 @@ class Study:
     trained: TrainedTrees
     trials: Sequence[Row]
     chapters: Sequence[Chapter] = ()
+    measured: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
 
     @property
     def networks(self) -> list[Network]:
@@ -104,25 +106,33 @@ def read_study(config: Config, base: Path) -> Study:
     chosen = read_json(base / "trees" / "chosen.json")
     search, tasks = read_search(chosen), chosen["tasks"]
     single, metrics = read_json(base / "pretrain" / "metrics.json"), read_json(base / BRANCHED / "metrics.json")
-    names = [field.name for field in fields(Baseline)]
+    names = [one.name for one in fields(Baseline)]
     trials: list[Row] = []
     for task in tasks:
         trials += [{**row, "name": SINGLE} for row in read_table(base / "pretrain" / task / "history.parquet")]
     rows = read_table(base / BRANCHED / "trials.parquet")
     # The trials may hold trees that no budget asked for; those are in `trained` alone.
     trials += [row for row in rows if row["name"] in search.chosen]
+    primary = [row for row in trials if row["metric"] == single[row["task"]]["metric"]]
     return Study(
         config=config,
         manifests=read_manifests(base / "prepare"),
         baselines={task: Baseline(**{name: single[task][name] for name in names}) for task in tasks},
-        trees=[_network(tree, metrics[name], trials) for name, tree in search.chosen.items()],
+        trees=[_network(tree, metrics[name], primary) for name, tree in search.chosen.items()],
         affinity=read_table(base / "affinity" / "affinity.parquet"),
         search=search,
         front=read_table(base / "trees" / "trees.parquet"),
         trained=read_trained(read_json(base / BRANCHED / "all_trees.json")),
         trials=trials,
         chapters=[chapter for read in CHAPTERS.values() if (chapter := read(base, tasks))],
+        measured=_measured(base),
     )
+
+
+def _measured(base: Path) -> dict[tuple[str, str, str], float]:
+    files = [*base.glob("pretrain/*/history.parquet"), *base.glob("*/trials.parquet")]
+    rows = (row for file in files for row in read_table(file) if row["split"] == "test")
+    return {(row["key"], row["task"], row["metric"]): row["value"] for row in rows}
 
 
 def _network(tree: ChosenTree, metrics: Row, rows: Sequence[Row]) -> Network:

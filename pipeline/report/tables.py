@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 from models.accounting import delta_mtl
 from models.branch_tree import BranchTree
 from pipeline.report.found_trees import gap
+from pipeline.report.further import further_tables
 from pipeline.report.network import SINGLE, TRIVIAL, Network, Row
 from pipeline.report.study import Study
 
@@ -157,9 +159,8 @@ def wide_rows(study: Study, lines: Sequence[Line]) -> list[dict[str, Any]]:
 def data_tables(study: Study, lines: Sequence[Line]) -> Iterator[tuple[str, Sequence[Row]]]:
     """Map a study to the tables that stand beside the page as csv, each with its name."""
     yield "results", wide_rows(study, lines)
-    for chapter in study.chapters:
-        for table in chapter.tables():
-            yield table.stem, table.rows
+    for table in chain(further_tables(study), *(chapter.tables() for chapter in study.chapters)):
+        yield table.stem, table.rows
 
 
 def tree_rows(study: Study) -> list[dict[str, Any]]:

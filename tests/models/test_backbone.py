@@ -10,7 +10,10 @@ import torch
 from models.backbone import FAMILIES, Block, build_blocks, feature_shapes
 from models.spec import BackboneSpec
 
-SMALL = ["test_resnet", "test_byobnet", "test_convnext", "test_vit", "test_efficientnet", "thin_vgg16_32"]
+SMALL = [
+    *("test_resnet", "test_byobnet", "test_convnext", "test_vit", "test_efficientnet"),
+    *("thin_vgg16_32", "thin_vgg16_32_fc"),
+]
 LARGE = [
     "resnet18",
     "mobilenetv3_small_050",
@@ -137,9 +140,50 @@ def test_a_thin_vgg_is_a_vgg_of_at_most_omega_channels(omega: int) -> None:
     assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
 
 
-def test_a_thin_vgg_has_no_trained_weights() -> None:
-    with pytest.raises(ValueError, match=r"backbone\.pretrained: there are no weights for thin_vgg16_32"):
-        build_blocks(BackboneSpec(name="thin_vgg16_32", locations=5, size=(64, 64), pretrained=True))
+@pytest.mark.parametrize("omega", [32, 64])
+def test_a_whole_thin_vgg_branches_at_its_15_layers(omega: int) -> None:
+    """By hand: 13 convolutions with batch norm, then 7 x 7 cells to 2 omega channels, and those to as many."""
+    widths = [3, *(min(omega, full) for full in (64, 64, 128, 128, *[256] * 3, *[512] * 6))]
+    width = 2 * omega
+    expected = [9 * before * after + 3 * after for before, after in pairwise(widths)]
+    expected += [49 * omega * width + width, width * width + width]
+    whole = BackboneSpec(name=f"thin_vgg16_{omega}_fc", locations=15, size=(224, 224))
+    blocks = build_blocks(whole)
+    assert [sum(weight.numel() for weight in block.parameters()) for block in blocks] == expected
+    net: Any = timm.create_model(whole.name, num_classes=7)
+    assert net(torch.zeros(1, 3, 36, 44)).shape == (1, 7)
+
+
+@pytest.mark.parametrize("name", ["thin_vgg16_32", "thin_vgg16_32_fc"])
+def test_a_thin_vgg_has_no_trained_weights(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"backbone\.pretrained: there are no weights for {name}"):
+        build_blocks(BackboneSpec(name=name, locations=5, size=(64, 64), pretrained=True))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", pytest.param("resnet50", marks=pytest.mark.slow)])
+def test_a_dilated_resnet_has_the_same_weights_and_stride_8(name: str) -> None:
+    plain, dilated = spec(name), spec(f"{name}_dilated")
+    torch.manual_seed(0)
+    blocks = build_blocks(plain)
+    torch.manual_seed(0)
+    wide = build_blocks(dilated)
+    pairs = zip(
+        torch.nn.ModuleList(blocks).state_dict().items(), torch.nn.ModuleList(wide).state_dict().items(), strict=True
+    )
+    assert all(key == other and torch.equal(value, same) for (key, value), (other, same) in pairs)
+    assert [height for _, height, _ in feature_shapes(blocks, (64, 64))] == [16, 8, 4, 2]
+    assert [height for _, height, _ in feature_shapes(wide, (64, 64))] == [16, 8, 8, 8]
+
+
+@pytest.mark.parametrize("name", ["vgg11", "swin_nano_patch4_window4", "test_vit"])
+def test_a_family_that_cannot_be_dilated(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"backbone\.name {name}_dilated: {name} can't be dilated; take a ResNet"):
+        build_blocks(spec(f"{name}_dilated"))
+
+
+def test_an_unknown_dilated_name_gets_the_near_ones() -> None:
+    with pytest.raises(ValueError, match=r"'resnt50_dilated' is no timm network"):
+        build_blocks(spec("resnt50_dilated"))
 
 
 ANY_SIZE = [

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import box_iou
 
+from models import average_precision
 from models.average_precision import AveragePrecision
 from models.detection_head import RATIOS, SCALES, RetinaHead
 from models.spec import Column
@@ -238,6 +240,29 @@ def test_the_metric_is_cocos() -> None:
     value = float(metric.compute())
     assert value == pytest.approx(coco_map(found, [named(rows) for rows in target]), abs=1e-6)
     assert 0.1 < value < 0.9
+
+
+def test_its_parts_are_cocos_by_one_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def counted(**settings: Any) -> MeanAveragePrecision:
+        made.append(MeanAveragePrecision(**settings))
+        return made[-1]
+
+    monkeypatch.setattr(average_precision, "MeanAveragePrecision", counted)
+    target, task = boxes(20), detection()
+    prediction = guesses(target)
+    (metric,) = task.metrics()
+    metric.update(prediction, target)
+    values = metric.compute()
+    assert len(made) == 1
+    oracle = MeanAveragePrecision(backend="faster_coco_eval")
+    found = [named(rows) | {"scores": rows[rows[:, 4] >= 0, 5]} for rows in prediction]
+    oracle.update(found, [named(rows) for rows in target])
+    wanted = oracle.compute()
+    torch.testing.assert_close(values, torch.stack([wanted[part] for part in ("map", "map_50", "map_75")]))
+    assert values[1] > values[0] > 0.1
+    assert [measure.name for measure in task.measures] == ["map", "ap50", "ap75"]
 
 
 def test_half_of_the_boxes_give_half_of_the_precision() -> None:

@@ -5,8 +5,10 @@ from math import ceil
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models.segmentation.deeplabv3 import ASPPConv
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead as TorchvisionHead
 
-from models.heads import DENSE_HEADS, FEWEST_LOCATIONS, PooledHead, PyramidHead, PyramidPoolingHead
+from models.heads import DENSE_HEADS, FEWEST_LOCATIONS, DeepLabHead, PooledHead, PyramidHead, PyramidPoolingHead
 
 FEWEST = {"upernet": FEWEST_LOCATIONS}
 STRIDES = [(4, 8, 16, 32), (16, 16, 16, 16), (2, 4), (8,), (32,), (1, 1), (14, 14)]
@@ -111,6 +113,51 @@ def test_pyramid_pooling_has_the_parameters_of_the_cityscapes_networks(outputs: 
 
 def test_pyramid_pooling_sees_the_whole_image_everywhere() -> None:
     head = PyramidPoolingHead([3], [8], width=8, outputs=1).eval()
+    (feature,) = features((8,), (96, 96))
+    moved = feature.clone()
+    moved[:, :, 0, 0] += 100
+    assert (head([moved], (96, 96)) != head([feature], (96, 96))).all()
+
+
+@pytest.mark.parametrize("outputs", [1, 19])
+def test_deeplab_has_the_parameters_of_torchvisions_head(outputs: int) -> None:
+    with torch.device("meta"):
+        ours, theirs = DeepLabHead([512, 2048], [8, 16], 256, outputs), TorchvisionHead(2048, outputs)
+    assert sorted(tuple(p.shape) for p in ours.parameters()) == sorted(tuple(p.shape) for p in theirs.parameters())
+
+
+@pytest.mark.parametrize(
+    ("stride", "rates"), [(8, [12, 24, 36]), (16, [6, 12, 18]), (32, [3, 6, 9]), (14, [7, 14, 21]), (128, [1, 2, 2])]
+)
+def test_deeplab_reaches_equally_far_at_every_stride(stride: int, rates: list[int]) -> None:
+    head = DeepLabHead([4], [stride], 8, 2)
+    dilated = [module[0] for module in head.modules() if isinstance(module, ASPPConv)]
+    assert [layer.dilation for layer in dilated] == [(rate, rate) for rate in rates]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_deeplab_is_torchvisions_head_but_for_the_normalisation() -> None:
+    """With each image's statistics put in the place of the batch's, both are one function."""
+    head, theirs = DeepLabHead([4], [16], 256, 3).eval(), TorchvisionHead(4, 3, (6, 12, 18)).eval()
+    for module in theirs.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.GroupNorm(1, child.num_features))
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), head.state_dict().values(), strict=True)))
+    feature = torch.randn(2, 4, 10, 12)
+    wanted = nn.functional.interpolate(theirs(feature), size=(160, 192), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(head([feature], (160, 192)), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_deeplab_trains_on_one_image_of_one_cell() -> None:
+    head = DeepLabHead([4], [32], 8, 2).train()
+    output = head([torch.randn(1, 4, 1, 1)], (32, 32))
+    output.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+    assert not list(head.buffers())
+
+
+def test_deeplab_sees_the_whole_image_everywhere() -> None:
+    head = DeepLabHead([3], [8], width=8, outputs=1).eval()
     (feature,) = features((8,), (96, 96))
     moved = feature.clone()
     moved[:, :, 0, 0] += 100

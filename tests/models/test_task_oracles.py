@@ -1,6 +1,7 @@
 """The numbers of each task kind against slow, obvious ones."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -270,3 +271,145 @@ def test_no_points_at_all() -> None:
     assert math.isnan(float(metric.compute()))
     total, number = keypoints().loss(torch.zeros(2, 2, *SIZE), torch.zeros(2, 0, 3))
     assert float(total / number) == pytest.approx(math.log(2))
+
+
+def further(case: Case, prediction: torch.Tensor, target: torch.Tensor | None = None) -> dict[str, float]:
+    metrics = case.task.metrics()
+    for metric in metrics:
+        metric.update(prediction, case.target if target is None else target)
+    values = torch.cat([metric.compute().flatten() for metric in metrics]).tolist()
+    return {measure.name: value for measure, value in zip(case.task.measures, values, strict=True)}
+
+
+def many(kind: str, number: int) -> Case:
+    """The case of a kind of named classes, with as many as that."""
+    column = Column(layout=TASKS[kind].layout, classes=tuple(f"class {k}" for k in range(number)))
+    return replace(make(kind), task=TASKS[kind](spec(kind, column=column)))
+
+
+@pytest.mark.parametrize("classes", [6, 1000])
+def test_class_accuracy_and_top_five_by_loops(classes: int) -> None:
+    case = many("classification", classes)
+    target = torch.randint(-1, classes - 1, (300,))  # the last class has no label, but is predicted
+    prediction = (torch.rand(300, classes) + 2 * F.one_hot(target.clamp(min=0), classes)).softmax(1)
+    prediction[::3] = torch.rand(100, classes).softmax(1)
+    prediction[1::30, classes - 1] = 2
+    t, p, found = target.numpy(), prediction.numpy(), further(case, prediction, target)
+    right = [(t == c) & (p.argmax(1) == c) for c in range(classes)]
+    shares = [right[c].sum() / (t == c).sum() for c in range(classes) if (t == c).any()]
+    assert found["class_accuracy"] == pytest.approx(np.mean(shares))
+    top = [t[i] in np.argsort(p[i])[-5:] for i in range(300) if t[i] != -1]
+    assert found["top5"] == pytest.approx(np.mean(top))
+    assert 0 < found["class_accuracy"] < found["top5"] < 1
+
+
+def test_up_to_five_classes_have_no_top_five() -> None:
+    assert [measure.name for measure in many("classification", 5).task.measures] == ["accuracy", "class_accuracy"]
+
+
+def test_mean_average_precision_and_f1_of_attributes_by_loops() -> None:
+    case = many("attributes", 6)
+    target = torch.randint(-1, 2, (60, 6), dtype=torch.int8)
+    target[:, 4], target[:, 5] = -1, target[:, 5].clamp(max=0)  # no label; no yes
+    prediction = ((torch.rand(60, 6) + 0.6 * (target == 1)) / 1.6).round(decimals=2)  # some scores are equal
+    t, p, found = target.numpy(), prediction.numpy(), further(case, prediction, target)
+    precisions, f1s = [], []
+    for c in range(4):
+        known = t[:, c] >= 0
+        yes, scores = t[known, c] == 1, p[known, c]
+        before, area = 0.0, 0.0
+        for threshold in sorted(set(scores.tolist()), reverse=True):
+            called = scores >= np.float32(threshold)
+            recall = (called & yes).sum() / yes.sum()
+            area += (recall - before) * (called & yes).sum() / called.sum()
+            before = recall
+        precisions.append(area)
+        f1s.append(2 * ((scores > 0.5) & yes).sum() / ((scores > 0.5).sum() + yes.sum()))
+    assert found["map"] == pytest.approx(np.mean(precisions))
+    assert found["f1"] == pytest.approx(np.mean(f1s))
+
+
+@pytest.mark.parametrize("classes", [3, 150])
+def test_pixel_and_class_accuracy_by_loops(classes: int) -> None:
+    case = many("segmentation", classes)
+    target = torch.randint(0, classes - 1, (BATCH, *SIZE), dtype=torch.uint8)
+    prediction = torch.where(torch.rand(target.shape) < 0.5, target, classes - 1).to(torch.uint8)
+    target[torch.rand(target.shape) < 0.1] = 255
+    t, p, found = target.numpy(), prediction.numpy(), further(case, prediction, target)
+    assert found["pixel_accuracy"] == pytest.approx(np.mean((t == p)[t != 255]))
+    assert found["class_accuracy"] == pytest.approx(np.mean([(p == c)[t == c].mean() for c in range(classes - 1)]))
+
+
+def test_relative_depth_by_numpy() -> None:
+    case = make("depth")
+    prediction = case.target * (0.6 + torch.rand(BATCH, *SIZE)) + (case.target == 0) * 9
+    labelled, found = case.target.numpy() > 0, further(case, prediction)
+    t, p = case.target.double().numpy()[labelled], prediction.double().numpy()[labelled]
+    assert found["abs_rel"] == pytest.approx(np.mean(abs(p - t) / t))
+    assert found["within_1.25"] == pytest.approx(np.mean(np.maximum(p / t, t / p) < 1.25))
+
+
+def test_absolute_and_squared_errors_by_numpy() -> None:
+    case = make("regression")
+    prediction = torch.randn(BATCH, *SIZE)
+    t, p, found = case.target.numpy(), prediction.numpy(), further(case, prediction)
+    assert found["l1"] == pytest.approx(np.mean(abs(p - t)[t > 0]))
+    assert found["rmse"] == pytest.approx(math.sqrt(np.mean((p - t)[t > 0] ** 2)))
+
+
+@pytest.mark.parametrize("huber", [0.0, 0.5])
+def test_the_loss_of_a_field_is_smooth_l1_in_units_of_scale(huber: float) -> None:
+    case = make("regression")
+    task = TASKS["regression"](spec("regression", options=(("scale", 10.0), ("huber", huber))))
+    output = torch.randn(BATCH, 1, *SIZE)
+    x = abs(output[:, 0].numpy() - case.target.numpy())[case.target.numpy() > 0]
+    wanted = np.where(x < huber, x**2 / (2 * huber or 1), x - huber / 2)
+    total, number = task.loss(output, 10 * case.target)
+    assert number == len(x)
+    assert float(total) == pytest.approx(wanted.sum(), rel=1e-5)
+    torch.testing.assert_close(task.predict(output), 10 * output[:, 0])
+
+
+def test_median_angle_and_shares_by_numpy() -> None:
+    case = make("normals")
+    prediction = F.normalize(case.target + 0.5 * torch.randn(BATCH, 3, *SIZE), dim=1)
+    cosine = (prediction.double() * case.target.double()).sum(1)[case.target.any(1)]
+    angles, found = np.degrees(np.arccos(cosine.clamp(-1, 1).numpy())), further(case, prediction)
+    assert found["median"] == pytest.approx(np.median(angles), abs=0.05)
+    for limit in (11.25, 22.5, 30):
+        assert found[f"within_{limit:g}"] == pytest.approx(np.mean(angles < limit), abs=1e-4)
+    assert 0.05 < found["within_11.25"] < found["within_30"] < 0.95
+
+
+@pytest.mark.parametrize(("degrees", "within"), [(11.2, 1), (11.3, 0), (180.0, 0)])
+def test_one_angle_is_median_and_share(degrees: float, within: float) -> None:
+    turn = math.radians(degrees)
+    target = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 4, 5)
+    turned = torch.tensor([math.sin(turn), 0.0, math.cos(turn)]).view(1, 3, 1, 1).expand_as(target)
+    found = further(make("normals"), turned, target)
+    assert found["median"] == pytest.approx(degrees, abs=0.05)
+    assert found["within_11.25"] == within
+
+
+def test_distance_of_edges_by_numpy() -> None:
+    case = make("edges")
+    prediction = torch.rand(BATCH, *SIZE)
+    t, p = case.target.numpy(), prediction.numpy()
+    assert further(case, prediction)["l1"] == pytest.approx(np.mean(abs(p - t)[t != 255]))
+
+
+def test_ends_of_offsets_by_numpy() -> None:
+    case = make("offsets")
+    prediction, target = case.target[:, :2] + 4 * torch.randn(BATCH, 2, *SIZE), case.target
+    errors = (prediction - target[:, :2]).norm(dim=1).numpy()[target[:, 2].numpy() > 0]
+    share = further(case, prediction)["within_5px"]
+    assert share == pytest.approx(np.mean(errors <= 5))
+    assert 0.1 < share < 0.9
+
+
+def test_half_of_the_tolerance() -> None:
+    heat = torch.zeros(1, 2, 40, 100)
+    heat[0, 0, 20, 50] = heat[0, 1, 20, 50] = 1
+    near, far = (52.5, 20.5, 0.0), (54.5, 20.5, 1.0)
+    found = further(make("keypoints"), heat, torch.tensor([[near, far]]))
+    assert found == {"pck": 1, "pck_half": 0.5}

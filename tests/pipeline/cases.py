@@ -1,7 +1,6 @@
 """A tiny study: settings, data sets and jobs that train in about a second."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +59,6 @@ def settings(
     }
     raw["train"] = {"epochs": 2, "batch": 8, "lr": 0.01} | sections.get("train", {})
     return Config.model_validate(raw)
-
-
-class Threads(ThreadPoolExecutor):
-    """In place of a pool of processes where a test is not about them."""
-
-    def __init__(self, workers: int, mp_context: object = None) -> None:  # noqa: ARG002 - a process pool's signature
-        super().__init__(workers)
 
 
 def prepare(

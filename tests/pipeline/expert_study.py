@@ -5,15 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from models.sharing.moe import MoeModel
 from models.spec import Route
 from pipeline import preparing
 from pipeline.artifacts import DatasetManifest, write_manifests
 from pipeline.config import Config, Machine
 from pipeline.moe_jobs import joint_tasks, moe_spec
-from tests.pipeline.cases import Threads, settings
+from tests.pipeline.cases import settings
 from tests.pipeline.number_source import COLUMNS, Numbers, rows
 
 SETS: dict[str, dict[str, Any]] = {
@@ -91,11 +89,9 @@ def prepare_all(folder: Path) -> dict[str, DatasetManifest]:
         replace(row, split=("train", "val", "test")[(int(row.id) >= 24) + (int(row.id) >= 31)]) for row in rows(38)
     ]
     found = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparing, "ProcessPoolExecutor", Threads)
-        for name, item in SETS.items():
-            source, machine = Numbers(listed, size=item["size"]), Machine(prepare_workers=1)
-            declared = preparing.declare(name, config, source)
-            found[name] = preparing.prepare_dataset(declared, source, config, machine, folder, lambda _: None)
+    for name, item in SETS.items():
+        source, machine = Numbers(listed, size=item["size"]), Machine(prepare_workers=1)
+        declared = preparing.declare(name, config, source)
+        found[name] = preparing.prepare_dataset(declared, source, config, machine, folder, lambda _: None)
     write_manifests(folder, found.values())
     return found

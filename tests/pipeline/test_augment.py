@@ -1,8 +1,12 @@
 """Whatever window is looked through, an image and all its labels stay one thing."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as v2
 
 from models.spec import Column
 from pipeline.augment import Windows, augment, draw_windows
@@ -182,3 +186,126 @@ def test_a_surface_that_looks_right_looks_left_in_the_mirror(crop: float) -> Non
     for image, flip in enumerate(windows.flip_B.tolist()):
         seen = kept["normals"][image][:, kept["mask"][image] == 1]
         assert torch.equal(seen, torch.tensor([[-0.6 if flip else 0.6], [0.0], [0.8]]).expand_as(seen))
+
+
+def noise(count: int = 8, seed: int = 5) -> tuple[Tensor, dict[str, Tensor]]:
+    """Images and maps of every layout in which each pixel is drawn on its own."""
+    draw = np.random.default_rng(seed)
+    images = torch.from_numpy(draw.integers(0, 256, (count, 3, *SIZE), dtype=np.uint8))
+    return images, {
+        "mask": torch.from_numpy(draw.integers(0, 256, (count, *SIZE), dtype=np.uint8)),
+        "field": torch.from_numpy(draw.uniform(0, 9, (count, *SIZE)).astype(np.float32)),
+        "normals": torch.from_numpy(draw.uniform(-1, 1, (count, 3, *SIZE)).astype(np.float32)),
+        "ids": torch.from_numpy(draw.integers(0, 256, (count, *SIZE), dtype=np.uint8)),
+    }
+
+
+def places(start: float, scale: float, extent: int) -> np.ndarray:
+    return np.clip(start + (np.arange(extent) + 0.5) * scale - 0.5, 0, extent - 1)
+
+
+def shown(image: np.ndarray, top: float, left: float, scale: float) -> np.ndarray:
+    """What a window shows of an image [C, H, W], bilinear with the edges held, in 64-bit floats."""
+    y, x = places(top, scale, SIZE[0]), places(left, scale, SIZE[1])
+    low_y, low_x = np.floor(y).astype(int), np.floor(x).astype(int)
+    high_y, high_x = np.minimum(low_y + 1, SIZE[0] - 1), np.minimum(low_x + 1, SIZE[1] - 1)
+    rest_y, rest_x, floats = (y - low_y)[:, None], x - low_x, image.astype(np.float64)
+    upper = floats[:, low_y][:, :, low_x] * (1 - rest_x) + floats[:, low_y][:, :, high_x] * rest_x
+    lower = floats[:, high_y][:, :, low_x] * (1 - rest_x) + floats[:, high_y][:, :, high_x] * rest_x
+    return upper * (1 - rest_y) + lower * rest_y
+
+
+@pytest.mark.parametrize("crop", [0.9, 0.5, 0.1])
+def test_images_are_blended_as_in_64_bit_floats(crop: float) -> None:
+    images, _ = noise(16)
+    windows = draw(Augment(flip=0.5, crop=crop), count=16)
+    moved, _ = augment(images, {}, {}, windows)
+    for number, image in enumerate(images.numpy()):
+        at = (float(start[number]) for start in (windows.top_B, windows.left_B, windows.scale_B))
+        expected = shown(image, *at)
+        expected = expected[..., ::-1] if windows.flip_B[number] else expected
+        assert abs(moved[number].numpy() - expected).max() < 1, "half a level for rounding, the rest for the fractions"
+
+
+@pytest.mark.parametrize("crop", [0.9, 0.5])
+def test_maps_show_the_nearest_pixel(crop: float) -> None:
+    images, labels = noise(16)
+    windows = draw(Augment(flip=0.5, crop=crop), count=16)
+    kept = augment(images, labels, COLUMNS, windows)[1]
+    for number in range(16):
+        top, left, scale = (float(start[number]) for start in (windows.top_B, windows.left_B, windows.scale_B))
+        rows, columns = (np.rint(p).astype(int) for p in (places(top, scale, SIZE[0]), places(left, scale, SIZE[1])))
+        flip = bool(windows.flip_B[number])
+        for name, raw in labels.items():
+            expected = raw[number].numpy()[..., rows, :][..., columns[::-1] if flip else columns]
+            expected = expected * np.array([-1, 1, 1])[:, None, None] if flip and name == "normals" else expected
+            np.testing.assert_array_equal(kept[name][number].numpy(), expected.astype(raw.numpy().dtype), name)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_whole_image_is_seen_bit_for_bit(flip: bool) -> None:
+    """Also in a batch of which other images are cropped."""
+    images, labels = noise(2)
+    both = [window(0.0, 0.0, 1.0, flip), window(3.2, 1.7, 0.6, False)]
+    windows = Windows(
+        **{name: torch.cat([getattr(part, name) for part in both]) for name in ("top_B", "left_B", "scale_B", "flip_B")}
+    )
+    moved, kept = augment(images, labels, COLUMNS, windows)
+    assert torch.equal(moved[0], images[0].flip(-1) if flip else images[0])
+    for name in ("mask", "field", "ids"):
+        assert torch.equal(kept[name][0], labels[name][0].flip(-1) if flip else labels[name][0])
+
+
+def test_a_ranks_rows_are_seen_as_in_the_whole_batch() -> None:
+    images, labels = noise(8)
+    windows = draw(Augment(flip=0.5, crop=0.4), count=8)
+    moved, kept = augment(images, labels, COLUMNS, windows)
+    mine = slice(1, None, 3)
+    part, own = augment(images[mine], {name: raw[mine] for name, raw in labels.items()}, COLUMNS, windows[mine])
+    assert torch.equal(part, moved[mine])
+    assert all(torch.equal(raw, kept[name][mine]) for name, raw in own.items())
+
+
+def listed() -> dict[str, Tensor]:
+    """Points and boxes that the window of the comparisons below shows: torchvision marks none as gone."""
+    return {
+        "points": torch.tensor([[[14.5, 11.0, 0.0], [30.0, 25.5, 0.0]]]),
+        "boxes": torch.tensor([[[13.0, 11.0, 20.0, 18.0, 0.0], [5.0, 2.0, 30.5, 22.0, 0.0]]]),
+    }
+
+
+def as_boxes(boxes: Tensor) -> Tensor:
+    return tv_tensors.BoundingBoxes(boxes[0, :, :4], format="XYXY", canvas_size=SIZE)  # pyright: ignore[reportCallIssue]
+
+
+def as_points(xy: Tensor) -> Tensor:
+    return tv_tensors.KeyPoints(xy, canvas_size=SIZE)  # pyright: ignore[reportCallIssue]
+
+
+def test_a_mirror_is_torchvisions() -> None:
+    images, maps = noise(1)
+    labels = maps | listed()
+    moved, kept = augment(images, labels, COLUMNS, window(0.0, 0.0, 1.0, True))
+    assert torch.equal(moved, v2.horizontal_flip(tv_tensors.Image(images)))
+    for name in ("mask", "field", "ids"):
+        assert torch.equal(kept[name], v2.horizontal_flip(tv_tensors.Mask(labels[name])))
+    assert torch.equal(kept["boxes"][0, :, :4], v2.horizontal_flip(as_boxes(labels["boxes"])))
+    # To torchvision's mirror a point counts pixels' centres from 0; to ours, as to its own boxes, edges.
+    xy = labels["points"][0, :, :2]
+    assert torch.equal(kept["points"][0, :, :2] - 0.5, v2.horizontal_flip(as_points(xy - 0.5)))
+
+
+def test_a_crop_at_whole_pixels_is_torchvisions() -> None:
+    """But for the outermost pixels: there torchvision holds the window's edge, and we look beyond it."""
+    images, maps = noise(1)
+    labels = maps | listed()
+    moved, kept = augment(images, labels, COLUMNS, window(10.0, 12.0, 0.5, False))
+    cut = (10, 12, SIZE[0] // 2, SIZE[1] // 2, [*SIZE])
+    expected = v2.resized_crop(tv_tensors.Image(images), *cut, antialias=False)
+    assert (moved.int() - expected.int())[..., 1:-1, 1:-1].abs().max() <= 1
+    for name in ("mask", "field", "ids"):
+        nearest = v2.resized_crop(tv_tensors.Mask(labels[name]), *cut, interpolation=InterpolationMode.NEAREST_EXACT)
+        assert torch.equal(kept[name], nearest)
+    assert torch.equal(kept["boxes"][0, :, :4], v2.resized_crop(as_boxes(labels["boxes"]), *cut))
+    xy = labels["points"][0, :, :2]
+    assert torch.equal(kept["points"][0, :, :2], v2.resized_crop(as_points(xy), *cut))

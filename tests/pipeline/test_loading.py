@@ -1,7 +1,7 @@
 """What was stored is read back; batches are the same whatever the ranks, the loader's workers and interruptions."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from models.spec import IGNORE, Column
-from pipeline import loading
+from pipeline import draws
 from pipeline.config import Augment
-from pipeline.encoding import LAYOUTS, encode, jpeg
+from pipeline.encoding import LAYOUTS, encode, encode_image, image_type
 from pipeline.loading import Batch, Feed, Split, in_order
-from pipeline.preparing import _write
 from tests.pipeline.cases import DECODING
 from tests.pipeline.number_source import COLUMNS, SIZE, labels_of
 
@@ -25,33 +24,41 @@ STILL = Augment(flip=0.0, crop=1.0)
 LIVELY = Augment(flip=0.5, crop=0.5)
 
 
-def store(folder: Path, count: int, first: int = 0, name: str = "numbers") -> Split:
+def write(path: Path, records: Sequence[dict[str, Any]], columns: Mapping[str, Column], kept: str) -> Path:
+    """A shard of several record batches."""
+    labels = [(name, LAYOUTS[column.layout].arrow) for name, column in columns.items()]
+    schema = pa.schema([("id", pa.string()), ("image", image_type(kept, SIZE)), *labels])
+    with pa.ipc.new_file(str(path), schema) as writer:
+        writer.write_table(pa.Table.from_pylist(list(records), schema=schema), max_chunksize=4)
+    return path
+
+
+def store(folder: Path, kept: str, count: int, first: int = 0, name: str = "numbers") -> Split:
     """Rows first..first+count-1 in two shards; image i is all grey of level i."""
     paths = []
     for part, indices in enumerate(np.array_split(np.arange(first, first + count), 2)):
         records = [
-            {"id": str(i), "image": jpeg(np.full((*SIZE, 3), i % 256, dtype=np.uint8), 95)}
+            {"id": str(i), "image": encode_image(np.full((*SIZE, 3), i % 256, dtype=np.uint8), kept, 95)}
             | {key: encode(key, column, labels_of(int(i))[key]) for key, column in COLUMNS.items()}
             for i in indices
         ]
-        fields = [
-            ("id", pa.string()),
-            ("image", pa.binary()),
-            *((k, LAYOUTS[c.layout].arrow) for k, c in COLUMNS.items()),
-        ]
-        paths.append(folder / f"{name}-{part}.arrow")
-        _write(paths[-1], pa.Table.from_pylist(records, schema=pa.schema(fields)))
+        paths.append(write(folder / f"{name}-{part}.arrow", records, COLUMNS, kept))
     return Split(dataset=name, paths=paths, size=SIZE, columns=COLUMNS)
 
 
-@pytest.fixture(scope="module")
-def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    return store(tmp_path_factory.mktemp("numbers"), 30)
+@pytest.fixture(scope="module", params=["jpeg", "raw"])
+def kept(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    return store(tmp_path_factory.mktemp("others"), 17, first=100, name="others")
+def split(kept: str, tmp_path_factory: pytest.TempPathFactory) -> Split:
+    return store(tmp_path_factory.mktemp("numbers"), kept, 30)
+
+
+@pytest.fixture(scope="module")
+def other(kept: str, tmp_path_factory: pytest.TempPathFactory) -> Split:
+    return store(tmp_path_factory.mktemp("others"), kept, 17, first=100, name="others")
 
 
 def feed(*splits: Split, **changes: Any) -> Feed:
@@ -127,12 +134,11 @@ def test_normals_are_read_back(tmp_path: Path) -> None:
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
     normals[:2], normals[2, :6] = 0, np.concatenate([np.eye(3), -np.eye(3)])
     column = Column(layout="normals")
-    schema = pa.schema([("id", pa.string()), ("image", pa.binary()), ("normals", LAYOUTS["normals"].arrow)])
-    image = jpeg(np.zeros((*SIZE, 3), dtype=np.uint8), 95)
+    image = encode_image(np.zeros((*SIZE, 3), dtype=np.uint8), "jpeg", 95)
     cells = [encode("normals", column, normals), None]
     records = [{"id": str(i), "image": image, "normals": cell} for i, cell in enumerate(cells)]
-    _write(tmp_path / "part.arrow", pa.Table.from_pylist(records, schema=schema))
-    stored = Split(dataset="n", paths=[tmp_path / "part.arrow"], size=SIZE, columns={"normals": column})
+    path = write(tmp_path / "part.arrow", records, {"normals": column}, "jpeg")
+    stored = Split(dataset="n", paths=[path], size=SIZE, columns={"normals": column})
     read = stored.read([0, 1]).labels["normals"]
     assert (read.shape, read.dtype) == ((2, 3, *SIZE), torch.float32)
     assert not read[1].any()
@@ -141,7 +147,6 @@ def test_normals_are_read_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got[2, :6], normals[2, :6])
     np.testing.assert_allclose(np.linalg.norm(got[2:], axis=-1), 1, atol=1e-6)
     assert np.degrees(np.arccos((got[2:] * normals[2:]).sum(-1).clip(-1, 1))).max() < 0.5
-    assert stored._decoded_bytes() == 2 * SIZE[0] * SIZE[1] * (3 + 3 * 4)
 
 
 def test_images_are_read_back(split: Split) -> None:
@@ -150,11 +155,41 @@ def test_images_are_read_back(split: Split) -> None:
     assert (images.int() - torch.arange(30).view(-1, 1, 1, 1)).abs().max() <= 1
 
 
+def test_raw_images_are_read_back_bit_for_bit(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, *SIZE, 3), dtype=np.uint8)
+    records = [{"id": str(i), "image": encode_image(image, "raw", 95)} for i, image in enumerate(images)]
+    stored = Split(dataset="n", paths=[write(tmp_path / "part.arrow", records, {}, "raw")], size=SIZE, columns={})
+    assert torch.equal(stored.read([8, 0, 3]).images, torch.from_numpy(images[[8, 0, 3]]).permute(0, 3, 1, 2))
+    assert not stored.decoded, "they lie in the memory map already"
+
+
+def test_more_cells_than_32_bits_count() -> None:
+    """A column of over 2 GiB is read row by row; its parts are never joined."""
+    columns = {name: COLUMNS[name] for name in ("kind", "points")}
+    greys = [np.full((*SIZE, 3), 8 * i, dtype=np.uint8) for i in range(16)]
+    part = pa.table(
+        {
+            "id": [str(i) for i in range(16)],
+            "image": [encode_image(grey, "jpeg", 95) + bytes(1 << 20) for grey in greys],
+            "kind": pa.array(range(16), pa.int32()),
+            "points": pa.array([[1.0, 2.0, 0.0] * (i % 5) for i in range(16)], pa.list_(pa.float32())),
+        }
+    )
+    large = Split(dataset="n", paths=[], size=SIZE, columns=columns)
+    large.table = pa.concat_tables([part] * 160)
+    assert large.table["image"].nbytes > 2 << 30
+    rows = [0, 16 * 160 - 1, 17, 16 * 140 + 5]
+    batch = large.read(rows)
+    assert levels(batch) == pytest.approx([8 * (row % 16) for row in rows], abs=1)
+    assert batch.labels["kind"].tolist() == [row % 16 for row in rows]
+    assert batch.labels["points"].shape == (4, 4, 3)
+
+
 @pytest.mark.parametrize("rows", [[0], [29, 0, 5, 5], list(range(14, 17)), list(range(30))])
 def test_a_split_too_large_for_memory_gives_the_same(split: Split, rows: list[int]) -> None:
     streamed = Split(dataset=split.dataset, paths=split.paths, size=SIZE, columns=COLUMNS, cache_bytes=0)
     assert_same(streamed.read(rows), split.read(rows))
-    assert streamed._cache is None
+    assert not streamed.decoded
 
 
 @pytest.mark.parametrize("world", [2, 3, 6])
@@ -202,15 +237,15 @@ def test_an_epoch_is_as_many_batches_as_the_sets_hold(split: Split, other: Split
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (3.0, 1.0), (0.02, 0.18)])
 def test_sets_are_drawn_by_weight(split: Split, other: Split, weights: Sequence[float]) -> None:
     made = feed(split, other, weights=weights)
-    steps = 2 * loading.BLOCK
-    share = sum(made._draw(step)[0] == 0 for step in range(steps)) / steps
+    steps = 2 * draws.BLOCK
+    share = sum(made.order.dataset(step)[0] == 0 for step in range(steps)) / steps
     assert share == pytest.approx(weights[0] / sum(weights), abs=0.02)
 
 
 def test_draws_count_the_turns_of_each_set_across_blocks(split: Split, other: Split) -> None:
     made, turns = feed(split, other), [0, 0]
-    for step in range(loading.BLOCK + 50):
-        which, turn = made._draw(step)
+    for step in range(draws.BLOCK + 50):
+        which, turn = made.order.dataset(step)
         assert turn == turns[which]
         turns[which] += 1
 
@@ -266,11 +301,3 @@ def test_fewer_images_than_a_batch(split: Split) -> None:
 def test_evaluation_sees_every_row_once(split: Split, world: int) -> None:
     seen = [level for rank in range(world) for part in in_order(split, 7, rank, world) for level in levels(part)]
     assert Counter(seen) == Counter(range(30))
-
-
-def test_generators_of_neighbouring_places_are_unrelated() -> None:
-    """No two of many places share a stream, and their first numbers are spread evenly."""
-    places = [(seed, kind, step) for seed in range(8) for kind in range(3) for step in range(40)]
-    first = torch.stack([torch.rand(2, generator=loading._generator(*words)) for words in places])
-    assert len({tuple(pair) for pair in first.tolist()}) == len(places)
-    assert first.mean(0) == pytest.approx([0.5, 0.5], abs=0.04)

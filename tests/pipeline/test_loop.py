@@ -17,14 +17,15 @@ from models.branch_tree import BranchTree
 from models.sharing import SharedModel
 from pipeline import loop
 from pipeline.artifacts import read_manifests, shards, write_manifests
-from pipeline.config import Train
+from pipeline.config import Machine, Train
 from pipeline.evaluate import network_metrics, trivial_metrics
 from pipeline.jobs import TrainJob
 from pipeline.loop import conclude, train
 from pipeline.optimise import SCHEDULES, build_optimiser, learning_rate
-from pipeline.step import Diverged
+from pipeline.results import trials
+from pipeline.step import Diverged, take_step
 from pipeline.storage import JobFolder
-from pipeline.training_state import EpochRecord, build, splits_of
+from pipeline.training_state import EpochRecord, begin, build, splits_of
 from tests.pipeline.cases import DECODING, QUIET, make_job, prepare, same, settings, site
 from tests.pipeline.number_source import Numbers, labels_of, rows
 
@@ -238,11 +239,11 @@ def unlabelled(folder: Path) -> Path:
 def _rename(path: Path, old: str, new: str) -> None:
     import pyarrow as pa
 
-    from pipeline.preparing import _write
-
     with pa.OSFile(str(path)) as file:
         table = pa.ipc.open_file(file).read_all()
-    _write(path, table.rename_columns([new if name == old else name for name in table.column_names]))
+    table = table.rename_columns([new if name == old else name for name in table.column_names])
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
 
 
 def test_nothing_labelled_teaches_nothing(tmp_path: Path) -> None:
@@ -308,7 +309,44 @@ def test_conclude_writes_what_was_kept(prepared: Path, tmp_path: Path) -> None:
         metric = network.tasks[name].metric()
         metric.update(expected[name], network.tasks[name].target(batch.labels[name]))
         assert value == pytest.approx(float(metric.compute()), rel=1e-5)
+        assert list(result["further"][name]) == [measure.name for measure in network.tasks[name].further]
+        metrics = network.tasks[name].metrics()[1:]
+        for metric in metrics:
+            metric.update(expected[name], network.tasks[name].target(batch.labels[name]))
+        values = torch.cat([metric.compute().flatten() for metric in metrics]).tolist()
+        assert list(result["further"][name].values()) == pytest.approx(values, rel=1e-5)
+    rows = [row for row in trials(mine, Machine(storage=str(tmp_path))) if row["split"] == "test"]
+    first = {(name, network.tasks[name].metric_name): value for name, value in result["test"].items()}
+    rest = {(name, key): value for name, found in result["further"].items() for key, value in found.items()}
+    assert {(row["task"], row["metric"]): row["value"] for row in rows} == first | rest
+    assert {(row["key"], row["epoch"]) for row in rows} == {(mine.key, kept.epoch)}
     assert result["params"] == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_a_measure_of_nothing_is_none(prepared: Path) -> None:
+    (task,) = build(job(prepared, ("depth",))).tasks.values()
+    values = {"rmse": math.nan, "abs_rel": math.nan, "within_1.25": 0.5}
+    assert loop._further(task, values) == {"abs_rel": None, "within_1.25": 0.5}
+
+
+def test_small_weights_of_classes_do_not_shrink_the_loss(prepared: Path, tmp_path: Path) -> None:
+    """Over images of one class the weighted mean is the mean, also where the weights add up to less than 1."""
+    plain = job(prepared, ("scene",), **QUIET)
+    (task,), (split,) = plain.model.tasks, splits_of(plain, prepared, "train")
+    batch, number = split.read([0, 0]), len(task.column.classes)
+    shares = [0.03 / (number - 1)] * number
+    shares[int(batch.labels["scene"][0])] = 0.97
+    column = replace(task.column, shares=tuple(shares))
+    balanced = replace(task, column=column, options=(("balance", 1.0),))
+    losses = []
+    for one in (plain, replace(plain, model=replace(plain.model, tasks=(balanced,)))):
+        run = begin(one, site(prepared, tmp_path))
+        take_step(one, site(prepared, tmp_path), run, [batch])
+        losses.append(float(run.sums[0]))
+    _, count = build(plain).tasks["scene"].loss(torch.zeros(2, number), batch.labels["scene"])
+    assert count == 2
+    assert 2 / (0.97 * number) < 1
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
 @pytest.mark.parametrize("select", ["best", "last"])
@@ -354,12 +392,20 @@ SCHEDULE = {"epochs": 10, "lr": 2.0, "warmup_epochs": 0.0}
         ("cosine", {0: 2.0, 50: 1.0, 100: 0.0}),
         ("triangular", {0: 2.0, 25: 1.5, 50: 1.0, 100: 0.0}),
         ("step", {0: 2.0, 49: 2.0, 50: 0.2, 74: 0.2, 75: 0.02, 99: 0.02}),
+        ("poly", {0: 2.0, 50: 2.0 * 0.5**0.9, 75: 2.0 * 0.25**0.9, 100: 0.0}),
     ],
 )
 def test_schedules(schedule: str, values: dict[int, float]) -> None:
     settings = Train(**{**SCHEDULE, "schedule": schedule})  # pyright: ignore[reportArgumentType]
     for step, expected in values.items():
         assert learning_rate(settings, step, 10) == pytest.approx(expected, abs=1e-12)
+
+
+def test_steps_fall_at_the_milestones() -> None:
+    """The Visual Decathlon's: after 80 and 100 of 120 epochs."""
+    settings = Train(epochs=120, lr=0.1, schedule="step", milestones=[0.667, 0.833])
+    rates = [learning_rate(settings, epoch * 10, 10) for epoch in (0, 79, 81, 99, 101, 119)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
 @pytest.mark.parametrize("schedule", list(SCHEDULES))

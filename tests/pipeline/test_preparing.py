@@ -1,6 +1,8 @@
-"""What `prepare` stores: the same bytes for any number of processes, honest splits, clear words about bad rows."""
+"""What `prepare` stores: every row in order, honest splits, clear words about bad rows."""
 
+import os
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,18 +10,14 @@ import numpy as np
 import pytest
 
 from models.spec import IGNORE, Column
-from pipeline import encoding, preparing
+from pipeline import encoding, shard_writing
 from pipeline.artifacts import read_manifests, shards, writing
 from pipeline.datasets import BadExample, Example
+from pipeline.label_counts import count, no_counts, shares
 from pipeline.loading import Split
 from pipeline.preparing import assign_splits
-from tests.pipeline.cases import Threads, prepare, settings
-from tests.pipeline.number_source import COLUMNS, SIZE, Numbers, rows
-
-
-@pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "ProcessPoolExecutor", Threads)
+from tests.pipeline.cases import prepare, settings
+from tests.pipeline.number_source import COLUMNS, SIZE, Numbers, labels_of, rows
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -30,17 +28,6 @@ def ids(folder: Path, split: str) -> list[str]:
     return Split(dataset="tiny", paths=shards("tiny", split, folder), size=SIZE, columns={}).ids
 
 
-def test_same_bytes_for_one_and_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "ROWS_PER_SHARD", 16)
-    config = settings({"images": None, "min_class_count": 5})
-    for workers in (1, 2):
-        prepare(tmp_path / str(workers), Numbers(rows(60)), config, workers=workers)
-    one, two = files(tmp_path / "1"), files(tmp_path / "2")
-    assert sum(name.endswith(".arrow") for name in one) > 3
-    assert one == two
-
-
-@pytest.mark.usefixtures("threads")
 def test_manifest_says_what_was_stored(tmp_path: Path) -> None:
     manifest, said = prepare(tmp_path, Numbers(rows(60)), settings({"images": None}))
     assert read_manifests(tmp_path)["tiny"] == manifest
@@ -54,7 +41,6 @@ def test_manifest_says_what_was_stored(tmp_path: Path) -> None:
     assert any("60 of 60 images" in line for line in said)
 
 
-@pytest.mark.usefixtures("threads")
 def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
     config = settings({"images": None})
     found = [
@@ -98,14 +84,17 @@ def test_official_splits_are_kept_and_val_is_carved_from_train() -> None:
     assert [len(whole[name]) for name in ("train", "val", "test")] == [200, 10, 50]
 
 
-@pytest.mark.usefixtures("threads")
 def test_no_images_for_a_split(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tiny: no val images; raise datasets\.tiny\.val"):
         prepare(tmp_path, Numbers(rows(40)), settings({"images": None, "val": 0.0}))
 
 
-@pytest.mark.usefixtures("threads")
-def test_rare_classes_are_dropped_and_their_rows_unlabelled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [8, 256])
+def test_rare_classes_are_dropped_and_their_rows_unlabelled(
+    batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_writing, "ROWS", batch)
+    monkeypatch.setattr(shard_writing, "PARTS", 1)
     listed = [*rows(40, split="train"), *rows(60, split="val")[40:], *rows(80, split="test")[60:]]
     source = Numbers(listed)
     before, _ = prepare(tmp_path / "all", source, settings({"images": None}))
@@ -113,6 +102,8 @@ def test_rare_classes_are_dropped_and_their_rows_unlabelled(tmp_path: Path) -> N
     assert before.columns["kind"].classes == ("a", "b", "c", "d")
     assert after.columns["kind"].classes == ("a", "b", "c"), "d has 4 rows of 40"
     assert before.fingerprint != after.fingerprint
+    kinds = [kind for index in range(40) if (kind := labels_of(index)["kind"]) not in (None, 3)]
+    assert after.columns["kind"].shares == tuple(round(kinds.count(kind) / len(kinds), 6) for kind in range(3))
     for split in ("train", "val", "test"):
         raw, kept = (
             Split(dataset="tiny", paths=shards("tiny", split, tmp_path / name), size=SIZE, columns=COLUMNS)
@@ -124,7 +115,54 @@ def test_rare_classes_are_dropped_and_their_rows_unlabelled(tmp_path: Path) -> N
         assert kept == [None if value == 3 else value for value in raw]
 
 
-@pytest.mark.usefixtures("threads")
+def test_columns_know_the_shares_of_their_classes_among_training_images(tmp_path: Path) -> None:
+    """Each share against a count over the labels themselves; what is unlabelled counts for nothing."""
+    listed = [*rows(30, split="train"), *rows(40, split="val")[30:], *rows(50, split="test")[40:]]
+    columns = prepare(tmp_path, Numbers(listed), settings({"images": None}))[0].columns
+    labels = [labels_of(index) for index in range(30)]
+    kinds = [item["kind"] for item in labels if item["kind"] is not None]
+    assert columns["kind"].shares == tuple(round(kinds.count(kind) / len(kinds), 6) for kind in range(4))
+    flags = np.array([item["flags"] for item in labels if item["flags"] is not None])
+    wanted = [(flags[:, at] == 1).sum() / (flags[:, at] != -1).sum() for at in range(3)]
+    assert columns["flags"].shares == tuple(np.round(wanted, 6))
+    pixels = np.concatenate([item["mask"].ravel() for item in labels if item["mask"] is not None])
+    wanted = [(pixels == at).sum() / (pixels != IGNORE).sum() for at in range(3)]
+    assert columns["mask"].shares == tuple(np.round(wanted, 6))
+    assert not any(columns[name].shares for name in ("field", "ids", "points", "boxes"))
+
+
+def test_shares_of_what_has_no_labels() -> None:
+    column = {"kind": COLUMNS["kind"], "flags": COLUMNS["flags"]}
+    counts = no_counts(column)
+    assert [shares(counts[name]) for name in column] == [(), ()]
+    count(counts, column, {"kind": None, "flags": [1, -1, 0]})
+    assert [shares(counts[name]) for name in column] == [(), (1.0, 0.0, 0.0)]
+
+
+def test_classes_that_no_training_image_has_are_named(tmp_path: Path) -> None:
+    """Every tenth row has class d; one that only other splits have can't be learned either."""
+    listed = [replace(row, split="train" if int(row.id) % 10 else "val") for row in rows(50)]
+    source = Numbers([*listed, *rows(60, split="test")[50:]])
+    _, said = prepare(tmp_path / "some", source, settings({"images": None}))
+    missing = [line for line in said if "no training image" in line]
+    assert missing == ["prepare tiny: no training image has 1 of the 4 classes of kind: d"]
+    _, said = prepare(tmp_path / "dropped", source, settings({"images": None, "min_class_count": 1}))
+    assert not any("no training image" in line for line in said)
+
+
+def test_without_links_shards_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings({"images": None})
+    linked, _ = prepare(tmp_path / "linked", Numbers(rows(60)), config)
+
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    copied, _ = prepare(tmp_path / "copied", Numbers(rows(60)), config)
+    assert copied == linked
+    assert files(tmp_path / "copied") == files(tmp_path / "linked")
+
+
 def test_bad_rows_stop_it_with_names_and_counts(tmp_path: Path) -> None:
     source = Numbers(rows(40), bad=[str(i) for i in range(7)], out=["20"])
     with pytest.raises(ValueError) as caught:
@@ -136,7 +174,6 @@ def test_bad_rows_stop_it_with_names_and_counts(tmp_path: Path) -> None:
     assert "prepare.on_bad: skip" in message
 
 
-@pytest.mark.usefixtures("threads")
 def test_bad_rows_are_skipped_and_listed(tmp_path: Path) -> None:
     source = Numbers(rows(40), bad=["3"], out=["20"])
     manifest, said = prepare(tmp_path, source, settings({"images": None}, prepare={"on_bad": "skip"}))
@@ -224,9 +261,8 @@ def test_interrupted_writing_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "stage").iterdir()] == ["whole"], "it stays until a new one is whole"
 
 
-@pytest.mark.usefixtures("threads")
 def test_shards_hold_the_rows_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "ROWS_PER_SHARD", 8)
+    monkeypatch.setattr(shard_writing, "ROWS", 8)
     prepare(tmp_path, Numbers(rows(60)), settings({"images": None}))
     for split in ("train", "val", "test"):
         found = [int(name) for name in ids(tmp_path, split)]

@@ -738,7 +738,8 @@ def test_manifest_reads_every_layout(tmp_path: Path) -> None:
         "attr.male:flags": None,
         "attr.hat:flags": False,
     }
-    table = pyarrow.table({name: [cell, "a.png" if name == "image" else None] for name, cell in cells.items()})
+    save(tmp_path / "b.png", noise(2))
+    table = pyarrow.table({name: [cell, "b.png" if name == "image" else None] for name, cell in cells.items()})
     pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
     source = Manifest(settings(tmp_path / "m.parquet"))
     columns, (full, bare) = source.columns(), source.rows()
@@ -770,8 +771,9 @@ def test_manifest_splits_groups_and_origins(tmp_path: Path) -> None:
 def test_manifest_csv_and_parquet_read_alike(tmp_path: Path) -> None:
     header = "image,boxes:boxes,flag.a:flags"
     save(tmp_path / "a.png", noise(1))
-    write_manifest(tmp_path, [header, 'a.png,"[[1, 2, 3, 4, 0]]",1', "a.png,[],0"])
-    table = {"image": ["a.png"] * 2, "boxes:boxes": [[[1.0, 2, 3, 4, 0]], []], "flag.a:flags": [True, False]}
+    save(tmp_path / "b.png", noise(2))
+    write_manifest(tmp_path, [header, 'a.png,"[[1, 2, 3, 4, 0]]",1', "b.png,[],0"])
+    table = {"image": ["a.png", "b.png"], "boxes:boxes": [[[1.0, 2, 3, 4, 0]], []], "flag.a:flags": [True, False]}
     pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "manifest.parquet")
     sources = [Manifest(settings(tmp_path / f"manifest.{kind}")) for kind in ("csv", "parquet")]
     first, second = ([source.load(row).labels for row in source.rows()] for source in sources)
@@ -820,7 +822,7 @@ def test_manifest_refuses_a_png_without_a_layout(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         (["image,split", "a.png,train", "b.png,dev"], "manifest.csv row 2: split 'dev'"),
-        (["image,split", "a.png"], "manifest.csv row 1: 1 cells"),
+        (["image,split", "a.png"], "manifest.csv: row 1: 1 cells"),
         (["image,split"], "no rows"),
     ],
 )
@@ -990,10 +992,9 @@ def test_nyuv2_classes_are_the_official_ones() -> None:
 def test_a_manifest_of_the_real_nyuv2_set(tmp_path: Path) -> None:
     (images,) = real("nyuv2").rglob("nyu_images")
     names = sorted(path.stem for path in images.iterdir())[:5]
+    (tmp_path / "nyu").symlink_to(images.parent)
     lines = ["image,depth:field:0.0392157,classes:mask:" + "|".join((*CLASSES_39, "otherprop"))]
-    for name in names:
-        folder = images.parent
-        lines.append(f"{images / name}.jpg,{folder}/nyu_depths/{name}.png,{folder}/nyu_labels40/{name}.png")
+    lines += [f"nyu/nyu_images/{name}.jpg,nyu/nyu_depths/{name}.png,nyu/nyu_labels40/{name}.png" for name in names]
     source = Manifest(settings(write_manifest(tmp_path, lines)))
     assert_keeps_its_columns(source)
     assert source.load(source.rows()[0]).image.shape == (480, 640, 3)

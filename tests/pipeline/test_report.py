@@ -32,6 +32,7 @@ from pipeline.report.change_figures import changes_figure
 from pipeline.report.contact_sheet import contact_sheet, describe
 from pipeline.report.figures import draw_figures
 from pipeline.report.found_trees import ChosenTree, Groups, Search, TrainedTree, TrainedTrees, gap
+from pipeline.report.further import further_tables
 from pipeline.report.headline import lead, notes, recommendations, tree_words
 from pipeline.report.network import SINGLE, TRIVIAL, Network
 from pipeline.report.number_texts import count_text, large_text, number_text, p_text, percent_text, value_text
@@ -44,6 +45,7 @@ from pipeline.report.style import Drawing
 from pipeline.report.tables import (
     SUMMARY,
     best_values,
+    data_tables,
     headline_metrics,
     result_lines,
     summary_rows,
@@ -670,6 +672,7 @@ def artifacts(base: Path) -> Config:
     trials = []
     for seed in (0, 1):
         save(SHARING["branched"](shared), base / "branched" / f"shared-s{seed}")
+        trials.append(trial("shared", seed, "test", "depth", 1 + seed, "abs_rel", 0.2 + 0.1 * seed))
         for task, name in metric.items():
             trials += [trial("shared", seed, "val", task, epoch, name, seed + epoch / 10) for epoch in (1, 2, 3)]
             trials.append(trial("shared", seed, "test", task, 1 + seed, name, 0.7))
@@ -719,6 +722,16 @@ def test_from_files_to_sheets(tmp_path: Path) -> None:
         BranchTree.split(2, LOCATIONS).groups,
     ]
     assert "25.0 %" in lead(study)
+    (table,) = further_tables(study)
+    assert [[cell.text for cell in line] for line in table.lines] == [
+        ["network", "kind", "depth", "depth"],
+        ["single-task networks", "–", "–", "–"],
+        ["params 1×, flops 2 M", "–", "0.250", "–"],
+    ]
+    assert [cell.small for cell in table.lines[0][1:]] == ["class_accuracy ↑", "abs_rel ↓", "within_1.25 ↑"]
+    assert [row["test"] for row in table.rows] == [None, None, None, None, 0.25, None]
+    assert "Further metrics" in render_page(study, [], "none")
+    assert dict(data_tables(study, result_lines(study)))["further"] == table.rows
     stems = [drawing.stem for drawing in draw_figures(study)]
     assert "params-delta" in stems
     assert not {"affinity", "affinity-depth", "front"} & set(stems), "no figure of what is not there"

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from pipeline import preparing
+from models.spec import IGNORE
 from pipeline.artifacts import shards
 from pipeline.config import Machine
-from pipeline.datasets.base import BadExample
-from pipeline.datasets.voc import VOC
+from pipeline.datasets.base import BadExample, Example
+from pipeline.datasets.voc import CLASSES_20, VOC
 from pipeline.loading import Split
 from pipeline.preparing import assign_splits, open_source
-from tests.pipeline.cases import DECODING, Threads, prepare
+from tests.pipeline.cases import DECODING, prepare
 from tests.pipeline.cases import settings as study
+from tests.pipeline.layouts.voc import plant
 from tests.pipeline.test_readers import noise, real, save, settings
 
 Corners = tuple[str, Sequence[float]]
@@ -74,7 +76,7 @@ def test_boxes_count_from_the_images_corner_and_end_with_it(tmp_path: Path) -> N
     ("names", "expected"),
     [
         ({"train": "a b", "val": "c", "test": "d"}, "a train b train c val d test"),
-        ({"train": "b a", "trainval": "a b c", "val": "c"}, "b train a train c val"),
+        ({"train": "b a", "trainval": "a b c", "val": "c"}, "b train a train c test"),
         ({"trainval": "a b c", "test": "d"}, "a train b train c train d test"),
         ({"trainval": "a b c", "val": "c"}, "a train b train c train"),
     ],
@@ -82,6 +84,12 @@ def test_boxes_count_from_the_images_corner_and_end_with_it(tmp_path: Path) -> N
 def test_splits_are_those_of_the_lists(names: dict[str, str], expected: str, tmp_path: Path) -> None:
     lists(tree(tmp_path), **names)
     assert " ".join(f"{row.id} {row.split}" for row in VOC(settings(tmp_path)).rows()) == expected
+
+
+def test_a_list_that_leads_out_of_the_set_is_refused(tmp_path: Path) -> None:
+    lists(tree(tmp_path), train="a ../../b")
+    with pytest.raises(ValueError, match=r"train.txt: ../../b leads out"):
+        VOC(settings(tmp_path)).rows()
 
 
 def test_an_image_need_not_be_a_jpeg(tmp_path: Path) -> None:
@@ -164,8 +172,7 @@ def test_a_size_that_is_not_stated_is_not_checked(size: tuple[int, int] | None, 
 
 
 @pytest.mark.filterwarnings(DECODING)
-def test_prepare_stores_boxes_at_the_size_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "ProcessPoolExecutor", Threads)
+def test_prepare_stores_boxes_at_the_size_asked_for(tmp_path: Path) -> None:
     config = study({"reader": "voc", "root": str(tree(tmp_path / "set")), "images": None, "size": (24, 8)})
     manifest, _ = prepare(tmp_path, open_source("tiny", config, Machine()), config)
     assert manifest.counts == {"train": 2, "val": 1, "test": 1}
@@ -174,6 +181,113 @@ def test_prepare_stores_boxes_at_the_size_asked_for(tmp_path: Path, monkeypatch:
     padding = [0, 0, 0, 0, -1]
     stored = split.read([0, 1]).labels["boxes"]
     assert stored.tolist() == [[[0, 0, 8, 24, 2], [1, 6, 2.5, 16, 1]], [padding, padding]]
+
+
+# Masks
+
+
+def images_of(source: VOC) -> dict[str, Example]:
+    return {row.id: source.load(row) for row in source.rows()}
+
+
+def colours() -> np.ndarray:
+    """VOC's colour of each number, by the rule of its development kit: three bits at a time, highest first."""
+    table = np.zeros((256, 3), int)
+    for number in range(256):
+        for step in range(8):
+            bits = number >> 3 * step
+            table[number] |= np.array([bits & 1, bits >> 1 & 1, bits >> 2 & 1]) << 7 - step
+    return table
+
+
+def test_masks_have_the_classes_of_their_colours(tmp_path: Path) -> None:
+    root = plant(tmp_path) / "VOC2012"
+    source = VOC(settings(root))
+    classes = source.columns()["segmentation"].classes
+    assert classes == ("background", *CLASSES_20)
+    assert classes[1:] == tuple(sorted(CLASSES_20)), "VOC numbers its classes by their names"
+    table = {tuple(colour): number for number, colour in enumerate(colours().tolist())}
+    for name, example in images_of(source).items():
+        path = root / f"SegmentationClass/{name}.png"
+        assert (example.labels["segmentation"] is not None) == path.is_file()
+        if path.is_file():
+            with Image.open(path) as picture:
+                assert picture.mode == "P"
+                shown = np.array(picture.convert("RGB")).reshape(-1, 3).tolist()
+            assert example.labels["segmentation"].ravel().tolist() == [table[tuple(colour)] for colour in shown]
+
+
+def test_masks_and_boxes_are_of_the_same_objects(tmp_path: Path) -> None:
+    source = VOC(settings(plant(tmp_path)))
+    names = source.columns()["boxes"].classes
+    for example in images_of(source).values():
+        if (mask := example.labels["segmentation"]) is None:
+            continue
+        for *corners, kind in example.labels["boxes"].tolist():
+            x0, y0, x1, y1 = map(int, corners)
+            within = mask[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1]
+            assert set(within.ravel()) == {1 + CLASSES_20.index(names[int(kind)])}
+            assert mask[y0, x0] == IGNORE, "the border is void"
+
+
+def segmented(folder: Path, **names: str) -> Path:
+    """The small tree with masks, 12 x 16, of all its images; `names` are the lists of these."""
+    for number, name in enumerate("abcd"):
+        save(folder / f"SegmentationClass/{name}.png", np.full((12, 16), number, np.uint8))
+    (folder / "ImageSets/Segmentation").mkdir()
+    for split, words in names.items():
+        (folder / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(words.split()))
+    return folder
+
+
+def test_an_image_may_have_one_label_of_two(tmp_path: Path) -> None:
+    lists(tree(tmp_path), train="a b", test="c")
+    images = images_of(VOC(settings(segmented(tmp_path, train="b", test="d"))))
+    has = {name: [kind for kind, label in image.labels.items() if label is not None] for name, image in images.items()}
+    assert has == {"a": ["boxes"], "b": ["boxes", "segmentation"], "c": ["boxes"], "d": ["segmentation"]}
+
+
+def test_an_image_that_one_list_holds_out_is_held_out(tmp_path: Path) -> None:
+    lists(tree(tmp_path), train="a b c", val="d")
+    source = VOC(settings(segmented(tmp_path, train="a d", val="b", test="c")))
+    assert {row.id: row.split for row in source.rows()} == {"a": "train", "b": "val", "c": "test", "d": "val"}
+
+
+def test_masks_of_other_classes_are_called_by_their_numbers(tmp_path: Path) -> None:
+    root = segmented(tree(tmp_path), train="a b", test="c d")
+    assert VOC(settings(root)).columns()["segmentation"].classes == ("0", "1", "2", "3"), "an axolotl is none of the 20"
+
+
+def test_without_the_folder_or_its_lists_there_are_no_masks(tmp_path: Path) -> None:
+    (segmented(tree(tmp_path), train="a") / "SegmentationClass").rename(tmp_path / "SegmentationObject")
+    source = VOC(settings(tmp_path))
+    assert source.columns().keys() == {"boxes"}
+    assert source.load(source.rows()[0]).labels.keys() == {"boxes"}
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.full((48, 64), 21, np.uint8), "3072 pixels are out of range, with values up to 21; the last class has 20"),
+        (np.zeros((64, 48), np.uint8), "48x64 pixels, but its image has 64x48"),
+        (np.zeros((48, 64, 3), np.uint8), "mode RGB, but one channel of 8-bit class ids"),
+        (None, "not found"),
+    ],
+)
+def test_a_bad_mask_is_named(mask: np.ndarray | None, message: str, tmp_path: Path) -> None:
+    path = plant(tmp_path) / "VOC2012/SegmentationClass/2007_000001.png"
+    path.unlink()
+    if mask is not None:
+        save(path, mask)
+    source = VOC(settings(tmp_path))
+    with pytest.raises(BadExample, match=rf"SegmentationClass/2007_000001.png: {message}"):
+        source.load(source.rows()[1])
+
+
+def test_the_kit_is_found_two_folders_down(tmp_path: Path) -> None:
+    root = plant(tmp_path)
+    rows = VOC(settings(root / "VOC2012")).rows()
+    assert VOC(settings(tmp_path)).rows() == VOC(settings(root)).rows() == rows
 
 
 def test_the_real_bccd_set() -> None:
