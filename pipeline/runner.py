@@ -26,7 +26,7 @@ from pipeline.storage import JobFolder
 from pipeline.training_state import Site
 
 POLL_SECONDS = 1.0
-LOADERS = 4  # processes that decode images for one GPU, where machine.yaml does not say; a CPU has no time to wait for them
+LOADERS = 4  # processes that decode images for one GPU, where machine.yaml does not say
 
 
 @dataclass(frozen=True, kw_only=True)
