@@ -43,7 +43,7 @@ check: setup  ## ruff and pyright
 
 bench: setup  ## what we claim to be fast, beside what one would use instead
 	$(VENV)/bin/uv pip install --quiet --python $(PY) --constraints requirements.lock rsatoolbox==$(RSATOOLBOX_VERSION)
-	for name in loop loading rsa trees branched taps moe; do $(PY) -m benchmarks.$$name || exit 1; done
+	for name in preparing loop loading rsa trees branched taps moe; do $(PY) -m benchmarks.$$name || exit 1; done
 
 ui: setup  ## the MLflow page on http://127.0.0.1:5000
 	$(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port 5000

@@ -116,8 +116,8 @@ def _design_size(folder: Path, side: int, seconds: float) -> None:
     print(
         f"{DESIGN:,} images of {side} px: {shards} shards of {rows:,} images, here {record.bytes / 2**20:.0f} MiB; a"
         f" process takes {peak / 2**10:.0f} MiB at most\n"
-        f"extrapolated from 1 process: {DESIGN * seconds / 60:.0f} min, {DESIGN * seconds / 60 / PROCESSES:.0f} min with"
-        f" {PROCESSES} processes that don't wait for the disk; {shards * record.bytes / 1e9:.0f} GB"
+        f"extrapolated from 1 process: {DESIGN * seconds / 60:.0f} min, {DESIGN * seconds / 60 / PROCESSES:.0f} min"
+        f" with {PROCESSES} processes that wait for no disk; {shards * record.bytes / 1e9:.0f} GB"
     )
 
 

@@ -65,6 +65,7 @@ def prepare_dataset(
     at the end. ValueError names rows that can't be read, unless `prepare.on_bad` is "skip"; then the manifest does.
     """
     name, settings, rows = manifest.name, config.datasets[manifest.name], source.rows()
+    _refuse_doubles(name, rows)
     recipe = _recipe(manifest, source, config, kept or folder / ".kept")
     by_split = assign_splits(rows, val=settings.val, test=settings.test, seed=config.seed)
     planned = plan(recipe, by_split, settings_of(name, config, machine), settings.reader)
@@ -117,6 +118,15 @@ def _recipe(manifest: DatasetManifest, source: Source, config: Config, folder: P
         quality=config.prepare.quality,
         folder=folder / manifest.name,
     )
+
+
+def _refuse_doubles(name: str, rows: Sequence[Row]) -> None:
+    """An id names one image, and what is listed twice might be learned from and tested on."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        if row.id in seen:
+            raise ValueError(f"data set {name}: two rows have the id {row.id!r}: {seen[row.id]}, and {row.origin}")
+        seen[row.id] = row.origin
 
 
 def _refuse_bad(name: str, bad: Sequence[str], total: int, on_bad: str, say: Say) -> None:

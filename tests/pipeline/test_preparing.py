@@ -163,6 +163,11 @@ def test_without_links_shards_are_copied(tmp_path: Path, monkeypatch: pytest.Mon
     assert files(tmp_path / "copied") == files(tmp_path / "linked")
 
 
+def test_an_id_that_stands_there_twice_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data set tiny: two rows have the id '7': .*7.*, and "):
+        prepare(tmp_path, Numbers([*rows(40), rows(8)[7]]), settings({"images": None}))
+
+
 def test_bad_rows_stop_it_with_names_and_counts(tmp_path: Path) -> None:
     source = Numbers(rows(40), bad=[str(i) for i in range(7)], out=["20"])
     with pytest.raises(ValueError) as caught:
