@@ -194,7 +194,8 @@ def test_training_is_what_one_writes_by_hand(name: str, numbers: Path, one_rank:
     mine = job_of(name, numbers)
     list(train(mine, site(numbers, one_rank)))
     feed = _feed(mine, site(numbers, one_rank))
-    drawn = [{feed.splits[feed.order.dataset(number)[0]].dataset for number in feed.of_step(step)} for step in range(20)]
+    names_of = {number: feed.splits[feed.order.dataset(number)[0]].dataset for number in range(20 * feed.draws)}
+    drawn = [{names_of[number] for number in feed.of_step(step)} for step in range(20)]
     if len(mine.datasets) > 1:
         assert any(len(names) < len(SETS) for names in drawn), "some step leaves a head alone"
         assert mine.draws == 1 or any(len(names) > 1 for names in drawn)
