@@ -68,7 +68,8 @@ class Regression(DenseTask):
 
     def render(self, prediction: Tensor) -> Tensor:
         """Much is bright, and `scale` lies in the middle of the ramp."""
-        return ramp_picture(prediction / (2 * self.settings["scale"]))
+        shown = prediction.clamp(min=0)
+        return ramp_picture(shown / (self.settings["scale"] + shown))
 
     def render_target(self, target: Tensor, size: tuple[int, int]) -> Tensor:
         """Unlabelled pixels are black."""
