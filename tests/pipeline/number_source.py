@@ -65,5 +65,4 @@ def labels_of(index: int, size: tuple[int, int] = SIZE) -> dict[str, Any]:
 
 
 def rows(count: int, **changes: Any) -> list[Row]:
-    fields = [{"id": str(i), "origin": f"list.csv row {i + 1}", "group": str(i)} | changes for i in range(count)]
-    return [Row(**field) for field in fields]
+    return [Row(**{"id": str(i), "origin": f"list.csv row {i + 1}", "group": str(i), **changes}) for i in range(count)]
