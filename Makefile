@@ -18,7 +18,7 @@ setup: $(VENV)/.ready  ## make .venv and install the exact versions of requireme
 $(VENV)/.ready: requirements.lock
 	test -x $(PY) || python3 -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(VENV)/bin/uv pip sync --quiet --python $(PY) requirements.lock
+	$(VENV)/bin/uv pip sync --quiet --compile-bytecode --python $(PY) requirements.lock
 	touch $@
 
 repro: setup  ## run the whole chain: data, training, trees, report (ends with artifacts/report/index.html)
