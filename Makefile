@@ -22,16 +22,16 @@ $(VENV)/.ready: requirements.lock
 	touch $@
 
 repro: setup  ## run the whole chain: data, training, trees, report (ends with artifacts/report/index.html)
-	@$(PY) -m stages.repro $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root $(ROOT))
+	@$(PY) -m stages.repro $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root "$(ROOT)")
 
 check-data: setup  ## what lies in the data sets: counts, ranges, drawn labels; nothing is trained
-	@$(PY) -m stages.check_data $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root $(ROOT))
+	@$(PY) -m stages.check_data $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root "$(ROOT)")
 
 manifest: setup  ## a manifest of a tree in a known layout: make manifest [FROM=coco] ROOT=data/coco OUT=data/coco.csv
 	@$(PY) -m stages.manifest $(FROM) "$(ROOT)" --out "$(OUT)"
 
 plan: setup  ## what a study would take: jobs, parameters, FLOPs, time and disk; nothing is trained
-	@$(PY) -m stages.plan $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root $(ROOT))
+	@$(PY) -m stages.plan $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root "$(ROOT)")
 
 test: setup  ## run all tests
 	$(PY) -m pytest -n logical --maxprocesses 8 --dist worksteal

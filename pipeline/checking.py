@@ -93,10 +93,10 @@ def check_dataset(name: str, config: Config, machine: Machine, apply: Apply, sam
         images=images,
         columns=columns,
         copies=copies,
-        stops=(*([problem] if refused else []), *_empty_splits(name, splits)),
+        stops=(*([problem] if refused else []), *_empty_splits(name, splits), *_doubles(rows)),
         warnings=(
             *([problem] if bad and not refused else []),
-            *_row_warnings(rows, copies),
+            *_row_warnings(copies),
             *(image_warnings(name, images, settings.size) if images else ()),
         ),
         source=source,
@@ -170,11 +170,14 @@ def _empty_splits(name: str, splits: Splits) -> Iterator[str]:
         yield f"no {' and no '.join(empty)} images; raise datasets.{name}.val / test or images"
 
 
-def _row_warnings(rows: Sequence[Row], copies: Copies) -> Iterator[str]:
-    if copies.across:
-        yield f"{copies.across:,} images stand in more than one split: what is measured on them is too good"
+def _doubles(rows: Sequence[Row]) -> Iterator[str]:
     if twice := [row_id for row_id, count in Counter(row.id for row in rows).items() if count > 1]:
         yield f"{len(twice):,} ids stand for several rows each, the first is {twice[0]!r}"
+
+
+def _row_warnings(copies: Copies) -> Iterator[str]:
+    if copies.across:
+        yield f"{copies.across:,} images stand in more than one split: what is measured on them is too good"
 
 
 def _shown(read: Sequence[Read], checks: Mapping[str, ColumnCheck], samples: int) -> list[Row]:

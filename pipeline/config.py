@@ -79,7 +79,8 @@ class Augment(Settings):
 class Train(Settings):
     """How every network is trained, single-task and shared ones alike (paper Sec. 3.1: the same conditions).
 
-    `milestones` are the parts of the training after which schedule "step" divides the learning rate by ten.
+    `nesterov` is the kind of momentum that optimiser "sgd" takes. `milestones` are the parts of the training after
+    which schedule "step" divides the learning rate by ten.
     """
 
     epochs: Positive = 10
@@ -88,6 +89,7 @@ class Train(Settings):
     lr: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     momentum: Fraction = 0.9
+    nesterov: bool = True
     schedule: Literal["cosine", "step", "poly", "triangular", "constant"] = "cosine"
     milestones: list[Fraction] = [0.5, 0.75]
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0

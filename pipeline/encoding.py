@@ -15,6 +15,7 @@ from PIL import Image
 from models.spec import IGNORE, Column
 from pipeline.datasets import BadExample, Example
 
+STEPS = 65535  # of a field's scale, the most that a cell's 16 bits hold
 UNIT = 0.01  # how far from 1 the length of a normal may be
 
 
@@ -37,7 +38,10 @@ def resize(example: Example, columns: Mapping[str, Column], size: tuple[int, int
         elif column.layout in ("points", "boxes"):
             pairs = {"points": 1, "boxes": 2}[column.layout]
             factors = np.array([size[1] / width, size[0] / height] * pairs + [1.0], dtype=np.float32)
-            labels[name] = np.asarray(value, dtype=np.float32).reshape(-1, len(factors)) * factors
+            try:
+                labels[name] = _rows(value, len(factors)) * factors
+            except (TypeError, ValueError) as error:
+                raise BadExample(f"{name}: {error}") from error
     return Example(image=image, labels=labels)
 
 
@@ -47,6 +51,8 @@ def encode(name: str, column: Column, value: Any) -> Any:
         return None if value is None else LAYOUTS[column.layout].encode(column, value)
     except BadExample as error:
         raise BadExample(f"{name}: {error}") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadExample(f"{name}: not a label of layout {column.layout}: {error}") from error
 
 
 def image_type(store: str, size: tuple[int, int]) -> pa.DataType:
@@ -68,7 +74,7 @@ def _class(column: Column, value: Any) -> int:
         if value not in column.classes:
             raise BadExample(f"{value!r} is none of the {len(column.classes)} classes")
         return column.classes.index(value)
-    return _in_range(int(value), column)
+    return _in_range(float(value), column)
 
 
 def _flags(column: Column, value: Any) -> list[int]:
@@ -80,18 +86,30 @@ def _flags(column: Column, value: Any) -> list[int]:
 
 
 def _mask(column: Column, value: Any) -> bytes:
-    _in_range(int(np.where(value == IGNORE, 0, value).max()), column)
-    return _png(np.asarray(value, dtype=np.uint8))
+    mask, number = _whole(value), len(column.classes)
+    if (wrong := mask[((mask < 0) | (mask >= number)) & (mask != IGNORE)]).size:
+        raise BadExample(f"label {wrong[0]:g}, but there are {number} classes (0 to {number - 1})")
+    return _png(mask.astype(np.uint8))
 
 
 def _instances(_column: Column, value: Any) -> bytes:
-    return _png(np.asarray(value, dtype=np.uint8))
+    ids = _whole(value)
+    if (wrong := ids[(ids < 0) | (ids > IGNORE)]).size:
+        raise BadExample(f"the id {wrong[0]}, but 1 to {IGNORE - 1} are ids, 0 is none and {IGNORE} is unlabelled")
+    return _png(ids.astype(np.uint8))
 
 
 def _field(column: Column, value: Any) -> bytes:
-    if not np.isfinite(value).all():
-        raise BadExample("a value is not finite; write 0 where there is no label")
-    return _png(np.clip(np.round(np.asarray(value) / column.scale), 0, 65535).astype(np.uint16))
+    field = np.asarray(value)
+    if not np.isfinite(field).all() or field.min() < 0:
+        raise BadExample("a value is below 0 or not finite; write 0 where there is no label")
+    if (largest := field.max()) / column.scale > STEPS + 0.5:
+        raise BadExample(
+            f"the value {largest:g}, but in steps of the column's scale, {column.scale:g}, no more than"
+            f" {STEPS * column.scale:g} can be stored; give the column a larger scale"
+        )
+    # what is labelled stays so: 0 means unlabelled
+    return _png(np.where(field > 0, np.round(field / column.scale).clip(1, STEPS), 0).astype(np.uint16))
 
 
 def _normals(_column: Column, value: Any) -> bytes:
@@ -106,12 +124,22 @@ def _normals(_column: Column, value: Any) -> bytes:
     return _png(np.where(length[..., None] > 0, np.round(128 + 127 * normals).clip(1, 255), 0).astype(np.uint8))
 
 
+def _whole(value: Any) -> np.ndarray:
+    """A map [H, W] of whole numbers of any type -> the same."""
+    array = np.asarray(value)
+    if array.ndim != 2:
+        raise BadExample(f"the shape {list(array.shape)}, but a map has [height, width]")
+    if array.dtype.kind == "f" and not (array == np.round(array)).all():  # neither is a number that is none
+        raise BadExample("a value is no whole number")
+    return array
+
+
 def _points(column: Column, value: Any) -> list[float]:
     return _entries(column, value, 3)
 
 
 def _boxes(column: Column, value: Any) -> list[float]:
-    boxes = np.asarray(value, dtype=np.float32).reshape(-1, 5)
+    boxes = _rows(value, 5)
     if (empty := np.flatnonzero((boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1]))).size:
         x0, y0, x1, y1 = boxes[empty[0], :4].tolist()
         raise BadExample(
@@ -122,19 +150,27 @@ def _boxes(column: Column, value: Any) -> list[float]:
 
 
 def _entries(column: Column, value: Any, length: int) -> list[float]:
-    entries = np.asarray(value, dtype=np.float32).reshape(-1, length)
+    entries = _rows(value, length)
     if not np.isfinite(entries).all():
         raise BadExample("a coordinate is not finite; leave out what has none")
-    for kind in entries[:, -1]:
-        _in_range(int(kind), column)
+    for kind in entries[:, -1].tolist():
+        _in_range(kind, column)
     return entries.reshape(-1).tolist()
 
 
-def _in_range(value: int, column: Column) -> int:
+def _rows(value: Any, length: int) -> np.ndarray:
+    """A list of points or boxes -> float32 [P, length]."""
+    entries = np.asarray(value, dtype=np.float32)
+    if entries.size and (entries.ndim != 2 or entries.shape[1] != length):
+        raise BadExample(f"the shape {list(entries.shape)}, but {length} numbers each are expected")
+    return entries.reshape(-1, length)
+
+
+def _in_range(value: float, column: Column) -> int:
     count = len(column.classes)
-    if not 0 <= value < count:
-        raise BadExample(f"label {value}, but there are {count} classes (0 to {count - 1})")
-    return value
+    if not 0 <= value < count or value != int(value):
+        raise BadExample(f"label {value:g}, but there are {count} classes (0 to {count - 1})")
+    return int(value)
 
 
 def _png(values: np.ndarray) -> bytes:

@@ -22,7 +22,8 @@ def build_optimiser(network: SharedModel, train: Train, more: Sequence[nn.Parame
     # LAMB would bound the gradient's norm once more, by its own figure: `train.clip` alone does.
     own: dict[str, Any] = {"max_grad_norm": None} if train.optimiser == "lamb" else {"fused": True}
     # timm's "sgd" is Nesterov's, which has no meaning without a momentum; its "momentum" is the plain one.
-    opt = "momentum" if train.optimiser == "sgd" and not train.momentum else train.optimiser
+    plain = train.optimiser == "sgd" and not (train.momentum and train.nesterov)
+    opt = "momentum" if plain else train.optimiser
     spared, groups = network.no_weight_decay(), dict[tuple[float, float], list[nn.Parameter]]()
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -34,7 +35,7 @@ def build_optimiser(network: SharedModel, train: Train, more: Sequence[nn.Parame
         {"params": members, "weight_decay": decay, "lr_scale": scale} for (decay, scale), members in groups.items()
     ]
     optimiser = create_optimizer_v2(listed, opt=opt, lr=train.lr, momentum=train.momentum, **own)
-    if opt == "sgd":
+    if train.optimiser == "sgd" and train.momentum:
         _begin_momentum(optimiser)
     return optimiser
 

@@ -1,9 +1,8 @@
 """Rows of a data set -> finished parts, made by processes of this machine or of a cluster; what is done is not redone.
 
 A part is known by a digest of all that decides its bytes: its rows, the data set's settings and columns, size and
-encoding, the text of the readers and of the encoding, the libraries that encode. Files that change between a stop and
-the next start are noticed where a row's group is their digest, as most readers' are that of the image; otherwise delete
-artifacts/.prepare-kept.
+encoding, what lies in the data folder (see `source_state`), the text of the readers and of the encoding, the libraries
+that encode. So nothing stale is kept: after a file was mended, the set is stored anew.
 """
 
 import inspect
@@ -22,6 +21,7 @@ from pipeline.config import ROOT, Config, Machine, root_of
 from pipeline.datasets import Row, Source, code_of
 from pipeline.processes import in_processes
 from pipeline.shard_writing import Part, Recipe, Record, read_record, record_of, rows_of_shard, shard_of, write_part
+from pipeline.source_state import state_of
 
 Say = Callable[[str], None]
 
@@ -33,8 +33,8 @@ SAY_SECONDS = 1.0
 
 def settings_of(name: str, config: Config, machine: Machine) -> Any:
     """All of the settings that decide what a row's cells hold, as a JSON-able value."""
-    settings = config.datasets[name].model_dump(mode="json", exclude=OUTSIDE)
-    return [settings, str(root_of(name, config, machine)), config.seed, config.prepare.model_dump(exclude={"on_bad"})]
+    settings, root = config.datasets[name].model_dump(mode="json", exclude=OUTSIDE), root_of(name, config, machine)
+    return [settings, str(root), state_of(root), config.seed, config.prepare.model_dump(exclude={"on_bad"})]
 
 
 def plan(recipe: Recipe, by_split: Mapping[str, Sequence[Row]], settings: Any, reader: str) -> dict[str, list[Part]]:

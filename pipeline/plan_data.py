@@ -6,8 +6,9 @@ Nothing is prepared. A set that is missing gets stand-ins for its columns, so th
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from models.spec import Column
+from models.spec import Column, TaskSpec
 from models.tasks import TASKS
+from models.tasks.base import NAMED_LAYOUTS
 from pipeline.artifacts import DatasetManifest
 from pipeline.config import Config, Machine, root_of
 from pipeline.datasets import DATASETS, SPLITS, BadExample, Row, Source, detect
@@ -16,7 +17,6 @@ from pipeline.preparing import assign_splits, declare, open_source
 
 SAMPLED = 12  # rows that are stored, to know the bytes of all
 CLASSES = 100  # of a stand-in for a column whose classes are not known
-TWO_CLASSES = ("edges",)  # kinds that learn from two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +53,16 @@ def look(name: str, config: Config, machine: Machine) -> DataPlan:
         return DataPlan(manifest=stand_in, reader=settings.reader, root=where, problem=problem, assumed=True)
     parts = assign_splits(rows, val=settings.val, test=settings.test, seed=config.seed)
     counts = {split: len(parts[split]) for split in SPLITS}
+    row_bytes, bad = _row_bytes(rows, source, manifest, config)
     problem = _too_few(name, counts, settings.batch or config.train.batch)
+    if bad and (row_bytes is None or config.prepare.on_bad == "fail"):
+        problem = problem or f"{len(bad)} of {min(SAMPLED, len(rows))} rows looked at can't be read; first: {bad[0]}"
     return DataPlan(
         manifest=replace(manifest, counts={} if problem else counts),
         reader=settings.reader,
         root=where,
         problem=problem,
-        row_bytes=_row_bytes(rows, source, manifest, config),
+        row_bytes=row_bytes,
     )
 
 
@@ -89,23 +92,40 @@ def _stand_in(name: str, config: Config) -> DatasetManifest:
 
 
 def _column(kind: str) -> Column:
-    number = 2 if kind in TWO_CLASSES else CLASSES
-    return Column(layout=TASKS[kind].layout, classes=tuple(str(index) for index in range(number)))
+    """A column that a kind could learn from: of many classes, of two where it takes no more, or of none."""
+    layout = TASKS[kind].layout
+    many, two = (
+        Column(layout=layout, classes=tuple(str(index) for index in range(number)) if layout in NAMED_LAYOUTS else ())
+        for number in (CLASSES, 2)
+    )
+    try:
+        TASKS[kind](TaskSpec(name=kind, kind=kind, dataset="", column_name=kind, column=many))
+    except ValueError:
+        return two
+    return many
 
 
-def _row_bytes(rows: Sequence[Row], source: Source, manifest: DatasetManifest, config: Config) -> float | None:
-    """The mean bytes of an example's cells, over rows at even distances; None where none of them can be read."""
-    picked = [rows[place * len(rows) // SAMPLED] for place in range(min(SAMPLED, len(rows)))]
-    sizes = []
+def _row_bytes(
+    rows: Sequence[Row], source: Source, manifest: DatasetManifest, config: Config
+) -> tuple[float | None, list[str]]:
+    """The mean bytes of an example's cells, over rows at even distances, and what is wrong with those that are bad.
+
+    None where none of them can be read.
+    """
+    number = min(SAMPLED, len(rows))
+    picked = [rows[place * len(rows) // number] for place in range(number)]
+    sizes: list[int] = []
+    bad: list[str] = []
     for row in picked:
         try:
             example = resize(source.load(row), manifest.columns, manifest.size)
             cells = [encode(name, column, example.labels.get(name)) for name, column in manifest.columns.items()]
-        except BadExample:
+        except BadExample as error:
+            bad.append(f"{row.origin}: {error}")
             continue
         image = encode_image(example.image, config.prepare.store, config.prepare.quality)
         sizes.append(len(image) + sum(map(_cell_bytes, cells)))
-    return sum(sizes) / len(sizes) if sizes else None
+    return (sum(sizes) / len(sizes) if sizes else None), bad
 
 
 def _cell_bytes(cell: object) -> int:

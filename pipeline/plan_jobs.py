@@ -92,6 +92,7 @@ def _taps(config: Config, manifests: Manifests) -> Iterator[Planned]:
         *matched_jobs(config, manifests, base, weights),
     ):
         label = "TAPS" if item.method == "taps" else item.method.replace("_", " ")
+        label += " before halving" * (item.method == "taps" and bool(config.taps.halving))
         yield Planned(stage="taps", label=label, job=item.job)
 
 

@@ -82,7 +82,7 @@ def _data_lines(config: Config, data: Sequence[DataPlan]) -> list[str]:
     if any(not item.manifest.counts for item in data):
         lines.append("?: not known as long as the data set must be mended, see below")
     if any(item.assumed for item in data):
-        lines.append(f"data sets that can't be read: classes are counted as {CLASSES} a task")
+        lines.append(f"data sets that can't be read: classes, and so networks, are counted as if they had {CLASSES}")
     return [f"plan of {config.experiment}", "", *lines]
 
 

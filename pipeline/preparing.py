@@ -78,6 +78,7 @@ def prepare_dataset(
     labels = {key: np.sum([record.labels[key] for record in done["train"]], axis=0) for key in done["train"][0].labels}
     few = frequent(manifest.columns, labels, settings.min_class_count)
     columns = {key: _completed(column, labels.get(key), few.get(key)) for key, column in manifest.columns.items()}
+    _refuse_classless(name, config, columns, few)
     _say_missing(name, {key: c for key, c in manifest.columns.items() if key not in few}, labels, say)
     content = digest_digests(_place(recipe, planned, records, folder / name, few))
     if kept is None:
@@ -95,12 +96,16 @@ def prepare_dataset(
 
 
 def assign_splits(rows: Sequence[Row], *, val: float, test: float, seed: int) -> dict[str, list[Row]]:
-    """Map rows to splits: the official one where there is one; a missing val (or test) is drawn from train by group."""
+    """Map rows to splits: the official one where there is one; a missing val (or test) is drawn from train by group.
+
+    A row without one goes where others of its group are, so that copies stay on one side, and else to train.
+    """
     official = {row.split for row in rows}
+    of_group = {row.group: row.split for split in SPLITS for row in rows if row.split == split}
     out: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for row in rows:
         draw = int.from_bytes(hashlib.sha256(f"{seed}:{row.group}".encode()).digest()[:8], "big") / 2**64
-        split = row.split or "train"
+        split = row.split or of_group.get(row.group) or "train"
         if split == "train" and "test" not in official and draw < test:
             split = "test"
         elif split == "train" and "val" not in official and draw >= 1 - val:
@@ -127,6 +132,18 @@ def _refuse_doubles(name: str, rows: Sequence[Row]) -> None:
         if row.id in seen:
             raise ValueError(f"data set {name}: two rows have the id {row.id!r}: {seen[row.id]}, and {row.origin}")
         seen[row.id] = row.origin
+
+
+def _refuse_classless(
+    name: str, config: Config, columns: Mapping[str, Column], few: Mapping[str, Sequence[int]]
+) -> None:
+    learned = {task.column or key for key, task in config.tasks.items() if task.dataset == name}
+    if empty := [key for key in few if key in learned and not columns[key].classes]:
+        least = config.datasets[name].min_class_count
+        raise ValueError(
+            f"data set {name}: no class of {empty[0]} has {least} training images; lower"
+            f" datasets.{name}.min_class_count"
+        )
 
 
 def _refuse_bad(name: str, bad: Sequence[str], total: int, on_bad: str, say: Say) -> None:

@@ -80,7 +80,7 @@ def spread(
     held, waiting, running = ray.put(shared), iter(enumerate(items)), {}
     while True:
         most = machine.prepare_workers or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-        running |= {task.remote(held, item): index for index, item in islice(waiting, most - len(running))}
+        running |= {task.remote(held, item): index for index, item in islice(waiting, max(0, most - len(running)))}
         if not running:
             return
         ended = ray.wait(list(running))[0][0]

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+LONGEST_CELL = 16 << 20
 Seen = tuple[str, int, int]  # a file's path below the folder, its size, its time of change in nanoseconds
 
 
@@ -62,6 +63,7 @@ def _cells(table: Path) -> Iterable[str]:
 
         rows: Iterable[Iterable[object]] = pyarrow.parquet.read_table(table).to_pydict().values()
         return [cell for column in rows for cell in column if isinstance(cell, str) and _like_a_path(cell)]
+    csv.field_size_limit(LONGEST_CELL)
     with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         return [cell.strip() for row in csv.reader(file) for cell in row if _like_a_path(cell)]
 

@@ -46,11 +46,13 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
 
 
 def _reader(name: str | None, folder: Path) -> str:
+    if not folder.exists():
+        raise ValueError(f"there is no folder {folder}")
     if name is None:
         found = detect(folder)
         if len(found) != 1:
             known = f"marks of {' and '.join(found)}" if found else "no layout's marks"
-            raise ValueError(f"{folder} bears {known}; name the reader: {', '.join(READERS)}")
+            raise ValueError(f"{folder} bears {known}; name the reader: {', '.join((*READERS, *OTHER_NAMES))}")
         return found[0]
     name = OTHER_NAMES.get(name, name)
     if ":" not in name and name not in READERS:

@@ -23,7 +23,7 @@ def mask_summary(facts: Facts) -> Found:
     if unlabelled:
         lines.append(f"{share_text(unlabelled)} of the pixels are unlabelled ({IGNORE})")
     gaps, warnings = classes_missing(facts, _pixel_counts(facts.train)[:count], "training pixel")
-    if count > 2 and set(np.flatnonzero(pixels)) == {0, IGNORE}:
+    if count > 1 and set(np.flatnonzero(pixels)) == {0, IGNORE}:
         warnings = [
             f"the masks hold only 0 and {IGNORE}, but there are {count} classes; is this a black and white picture?"
             f" Class ids count from 0, {IGNORE} = unlabelled"

@@ -17,6 +17,8 @@ NOT_LABELS = ("image", "split", "group")
 WIDTHS = {"points": 3, "boxes": 5}
 COLOUR = re.compile(r"(.*)=#([0-9a-fA-F]{6})")
 BLACK = 0
+MOST_CLASSES = {name: IGNORE if name == "mask" else 1 << 20 for name in LAYOUTS}  # a mask's pixel is one of 0 to 254
+MOST_COUNTED = 10_000  # classes of points or boxes that have no names
 Table = Mapping[str, Sequence[str]]  # the cells of each header, row by row
 
 
@@ -79,10 +81,16 @@ def _parse_label(header: str, values: Sequence[str], folder: Path) -> Label:
         classes, colours = _colours(header, option)
     elif layout not in ("instances", "normals"):
         classes = tuple(map(str.strip, option.split("|"))) if option else CLASSES[layout](header, values, folder)
-    if name in ("id", "image"):
+    if name.lower() in NOT_LABELS:
+        raise ValueError(f"column {header!r}: write {name.lower()!r}, or give the label another name")
+    if name == "id":
         raise ValueError(f"column {header!r}: no label can be named {name!r}; rename it or leave it out")
     if not name or "" in classes:
         raise ValueError(f"column {header!r}: write name:layout, and name.flag:flags for flags; no name may be empty")
+    if len(classes) > MOST_CLASSES[layout]:
+        raise ValueError(
+            f"column {header!r}: {len(classes):,} classes, but {layout} has {MOST_CLASSES[layout]:,} at most"
+        )
     if twice := [each for each in classes if classes.count(each) > 1]:
         raise ValueError(f"column {header!r}: two classes are named {twice[0]!r}")
     column = Column(layout=layout, classes=classes, scale=scale, unit=unit)
@@ -131,16 +139,18 @@ def _classes_of_values(_header: str, values: Sequence[str], _folder: Path) -> tu
 
 
 def _classes_of_masks(header: str, values: Sequence[str], folder: Path) -> tuple[str, ...]:
-    largest = -1
+    largest, wrong = -1, "there is none"
     for value in values:
         try:
             mask = read_ids(find("mask", value, folder))
-        except BadExample:
+        except BadExample as error:
+            wrong = str(error)
             continue  # a row's own error, for load to report
         largest = max(largest, int(mask[mask != IGNORE].max(initial=0)))
     if largest < 0:
         raise ValueError(
-            f"column {header!r}: no mask can be read to count its classes; name them: '{header}:wall|floor'"
+            f"column {header!r}: no mask can be read to count its classes; name them: '{header}:wall|floor'. The last:"
+            f" {wrong}"
         )
     return tuple(str(index) for index in range(largest + 1))
 
@@ -153,6 +163,11 @@ def _classes_of_places(header: str, values: Sequence[str], _folder: Path) -> tup
         except BadExample:
             continue  # a row's own error, for load to report
         largest = max(largest, int(found[:, -1].max(initial=0)))
+        if largest >= MOST_COUNTED:
+            raise ValueError(
+                f"column {header!r}: {value[:80]!r} has class {largest:,}; classes are counted from 0, and stand last."
+                f" Of more than {MOST_COUNTED:,} give the names: '{header}:cat|dog'"
+            )
     return tuple(str(index) for index in range(largest + 1))
 
 

@@ -15,6 +15,7 @@ from pipeline.datasets.base import SPLITS, Example, Row, Source
 from pipeline.datasets.files import content_groups, draw, read_rgb
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+MEANT_SPLITS = {"valid": "val", "validation": "val", "testing": "test", "training": "train"}
 LAYOUT = "one folder of images a class, or train, val and test with such folders in them"
 
 
@@ -33,6 +34,8 @@ class Folders(Source):
         names = {folder.name for folder in subfolders(self._root)}
         if "train" in names and names <= set(SPLITS):
             return {split: self._root / split for split in SPLITS if split in names}
+        if "train" in names and (other := sorted(names & set(MEANT_SPLITS))):
+            raise ValueError(f"folders: {self._root / other[0]}: call it {MEANT_SPLITS[other[0]]}")
         return {None: self._root}
 
     @cached_property

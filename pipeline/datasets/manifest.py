@@ -24,6 +24,7 @@ Rows are counted from 1, the header not among them.
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -35,6 +36,8 @@ from pipeline.datasets._manifest_headers import Label, Table, parse_labels
 from pipeline.datasets._manifest_labels import read_label
 from pipeline.datasets.base import SPLITS, BadExample, Example, Row, Source
 from pipeline.datasets.files import content_groups, draw, find, inside, read_rgb
+
+LONGEST_CELL = 16 << 20  # letters; an image of thousands of boxes takes more than the 131,072 that csv allows
 
 
 class Manifest(Source):
@@ -57,8 +60,9 @@ class Manifest(Source):
 
     @cached_property
     def _labels(self) -> tuple[Label, ...]:
+        table = self._table
         try:
-            return parse_labels(self._table, self._path.parent)
+            return parse_labels(table, self._path.parent)
         except ValueError as error:
             raise ValueError(f"{self._path}: {error}") from error
 
@@ -105,15 +109,17 @@ def _read_table(path: Path) -> Table:
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}") from error
     if "image" not in table:
-        raise ValueError(f"{path}: no column 'image'; its header is {','.join(table)}")
+        hint = "; write commas between the cells" * any(";" in header for header in table)
+        raise ValueError(f"{path}: no column 'image'; its header is {','.join(table)}{hint}")
     rows: dict[str, int] = {}
     for number, image in enumerate(table["image"], start=1):
-        if image and rows.setdefault(image, number) != number:
-            raise ValueError(f"{path.name} row {number}: {image} is row {rows[image]} too; write one row for an image")
+        if image and (first := rows.setdefault(os.path.normpath(image), number)) != number:
+            raise ValueError(f"{path.name} row {number}: {image} is row {first} too; write one row for an image")
     return table
 
 
 def _read_csv(path: Path) -> Table:
+    csv.field_size_limit(LONGEST_CELL)
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = ([cell.strip() for cell in cells] for cells in csv.reader(file) if cells)
         header = _unique(next(lines, []))

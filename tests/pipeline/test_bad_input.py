@@ -215,6 +215,41 @@ def manifest(folder: Path, *lines: str) -> Source:
     return reader_of("manifest")(SourceSettings(root=folder / "m.csv", images=None, seed=0, size=SIZE))
 
 
+HEADERS = {
+    "a split in capitals": (("image,Split,b:class", "a.png,test,x"), "column 'Split': write 'split'"),
+    "a split as a label": (("image,split:class", "a.png,test"), "column 'split:class': write 'split'"),
+    "semicolons": (("image;label", "a.png;x"), "no column 'image'.*write commas between the cells"),
+    "one image, spelt twice": (("image,label", "a.png,x", "./a.png,y"), r"row 2: ./a.png is row 1 too"),
+    "an id for a class": (("image,b:boxes", 'a.png,"[[0, 0, 4, 4, 900100000000]]"'), "has class 900,"),
+    "more classes than a mask has": (
+        ("image,m:mask:" + "|".join(f"c{n}" for n in range(256)), "a.png,"),
+        "256 classes, but mask has 255 at most",
+    ),
+}
+
+
+@pytest.mark.parametrize(("lines", "message"), HEADERS.values(), ids=HEADERS)
+def test_a_table_that_would_be_misread_is_refused(lines: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        manifest(tmp_path, *lines).columns()
+
+
+def test_a_split_by_another_name_is_told_its_own(tmp_path: Path) -> None:
+    for part in ("train", "valid"):
+        (tmp_path / part / "cat").mkdir(parents=True)
+        picture().save(tmp_path / part / "cat/a.png")
+    source = reader_of("folders")(SourceSettings(root=tmp_path, images=None, seed=0, size=SIZE))
+    with pytest.raises(ValueError, match="valid: call it val"):
+        source.columns()
+
+
+def test_a_cell_may_hold_thousands_of_boxes(tmp_path: Path) -> None:
+    boxes = str([[0, 0, 4, 4, 0]] * 20_000)
+    source = manifest(tmp_path, "image,b:boxes:x", f'a.png,"{boxes}"')
+    picture().save(tmp_path / "a.png")
+    assert len(source.load(source.rows()[0]).labels["b"]) == 20_000
+
+
 @pytest.fixture
 def drawn(tmp_path: Path) -> Path:
     """A folder with an upright picture, the same by its tag alone, and maps of both."""

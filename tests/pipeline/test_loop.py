@@ -464,16 +464,17 @@ def test_decay_spares_biases_and_normalisation(prepared: Path, optimiser: str, m
         assert (id(parameter) in decayed) == (parameter.ndim > 1), name
 
 
-def test_a_first_gradient_may_come_in_a_later_step(prepared: Path) -> None:
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_a_first_gradient_may_come_in_a_later_step(prepared: Path, nesterov: bool) -> None:
     """As that of a head whose data set is drawn later; against torch's own loop over single parameters."""
-    mine = job(prepared, optimiser="sgd", momentum=0.9, weight_decay=0.1, lr=0.1)
+    mine = job(prepared, optimiser="sgd", momentum=0.9, nesterov=nesterov, weight_decay=0.1, lr=0.1)
     ours, plain = build(mine).eval(), build(mine).eval()
     fused = build_optimiser(ours, mine.train)
     groups = [
         {"params": group["params"], "weight_decay": group["weight_decay"]}
         for group in build_optimiser(plain, mine.train).param_groups
     ]
-    loop = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True, foreach=False)
+    loop = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=nesterov, foreach=False)
     images = torch.rand(2, 3, *mine.model.backbone.size, generator=torch.Generator().manual_seed(0))
     for tasks in (["scene"], ["depth"], ["scene", "depth"]):
         for network, optimiser in ((ours, fused), (plain, loop)):

@@ -205,6 +205,18 @@ def test_what_decides_the_bytes_decides_the_key(change: str, tmp_path: Path, mon
     assert not before & keys(config, listed, columns)
 
 
+@pytest.mark.parametrize("changed", ["labels.csv", "mask.png"])
+def test_a_label_that_was_mended_after_a_stop_is_read_again(changed: str, tmp_path: Path) -> None:
+    """Rows know their images, not what the table and the masks say of them."""
+    (tmp_path / "labels.csv").write_text("image,kind,part:mask:a|b\na.jpg,elm,mask.png\n")
+    (tmp_path / "mask.png").write_bytes(b"as it was")
+    config = settings({"images": None, "root": str(tmp_path / "labels.csv")})
+    before = parts.settings_of("tiny", config, Machine())
+    assert parts.settings_of("tiny", config, Machine()) == before
+    (tmp_path / changed).write_text((tmp_path / changed).read_text().replace("elm", "oak").replace("was", "should be"))
+    assert parts.settings_of("tiny", config, Machine()) != before
+
+
 def test_what_another_study_left_is_cleared_away(tmp_path: Path) -> None:
     source = Deadly(rows(IMAGES), tmp_path / "log")
     source.times, source.stops, base = 1, True, tmp_path / "base"

@@ -12,7 +12,7 @@ import pytest
 from models.spec import IGNORE, Column
 from pipeline import encoding, shard_writing
 from pipeline.artifacts import read_manifests, shards, writing
-from pipeline.datasets import BadExample, Example
+from pipeline.datasets import BadExample, Example, Row
 from pipeline.label_counts import count, no_counts, shares
 from pipeline.loading import Split
 from pipeline.preparing import assign_splits
@@ -164,8 +164,34 @@ def test_without_links_shards_are_copied(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_an_id_that_stands_there_twice_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data set tiny: two rows have the id '7': list.csv row 8, and list.csv row 8"):
+    message = "data set tiny: two rows have the id '7': list.csv row 8, and list.csv row 8"
+    with pytest.raises(ValueError, match=message):
         prepare(tmp_path, Numbers([*rows(40), rows(8)[7]]), settings({"images": None}))
+
+
+def test_a_row_without_a_split_goes_where_its_copies_are() -> None:
+    """Whatever the seed: a copy of a test image must not be learned from."""
+    listed = [
+        Row(id="0", origin="", group="same", split="test"),
+        Row(id="1", origin="", group="same"),
+        Row(id="2", origin="", group="other", split="val"),
+        Row(id="3", origin="", group="other"),
+        Row(id="4", origin="", group="alone", split="train"),
+        Row(id="5", origin="", group="another"),
+    ]
+    for seed in range(20):
+        found = assign_splits(listed, val=0.3, test=0.3, seed=seed)
+        assert {split: [row.id for row in found[split]] for split in found} == {
+            "train": ["4", "5"],
+            "val": ["2", "3"],
+            "test": ["0", "1"],
+        }
+
+
+def test_no_class_left_to_learn_is_refused(tmp_path: Path) -> None:
+    config = settings({"images": None, "min_class_count": 1000}, tasks=("kind",))
+    with pytest.raises(ValueError, match=r"no class of kind has 1000 training images; lower datasets.tiny.min_class"):
+        prepare(tmp_path, Numbers(rows(60)), config)
 
 
 def test_bad_rows_stop_it_with_names_and_counts(tmp_path: Path) -> None:
