@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-LONGEST_CELL = 16 << 20
+from pipeline.datasets.manifest import LONGEST_CELL
+
 Seen = tuple[str, int, int]  # a file's path below the folder, its size, its time of change in nanoseconds
 
 
