@@ -137,27 +137,56 @@ class Config(Settings):
 class Machine(Settings):
     """Where it runs and how fast: nothing here can change a result, so nothing here invalidates a stage.
 
-    jobs     networks trained at once, through Ray Tune; 1 = one after another in this process
-    workers  processes per network (DDP); 0 = in this process, no cluster
-    address  a Ray cluster's: training and `prepare` run there, with one storage, data and artifacts for all machines
+    address  a Ray cluster, `auto` on one of its machines or host:port; without one this machine is all there is
+    jobs     networks trained at once, through Ray Tune; 1 = one after another in this process; auto = as many as fit
+    workers  processes per network (DDP); 0 = in this process, no cluster; [2, 8] = as many as there is room for
+    cpus_per_worker, gpus_per_worker  what each of those processes takes, or a job's only one
+    max_failures  how often a job is taken up again after its processes or their machines died
+    stuck_seconds  a process that has not answered for so long is taken for dead
+    checkpoint_seconds, checkpoints  how often a long epoch leaves one, and how many are kept
+    storage  checkpoints and finished jobs: a folder, or s3:// and the like; several machines need one that all see
+    cache    where a machine that does not see artifacts/ keeps the data that it fetches from storage
     prepare_workers  processes of `prepare`, by default one a core; 1 = this process; on a cluster, tasks at a time
     roots    data set name -> folder, in place of the root in params.yaml
     """
 
-    jobs: Positive = 1
-    workers: Annotated[int, Field(ge=0)] = 0
+    jobs: Positive | Literal["auto"] = 1
+    workers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (0, 0)
     gpu: bool | None = None
-    cpus_per_job: Positive = 1
+    cpus_per_worker: Positive = 1
+    gpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     loader_workers: Annotated[int, Field(ge=0)] | None = None
     prepare_workers: Positive | None = None
     threads: Positive | None = None
     channels_last: bool = True
     compile: bool = False
     max_failures: Annotated[int, Field(ge=0)] = 2
+    stuck_seconds: Positive = 600
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 300.0
+    checkpoints: Annotated[int, Field(ge=2)] = 2
     address: str | None = None
     storage: str = "runs"
+    cache: str = "~/.cache/coppice"
     tracking_uri: str | None = None
     roots: dict[str, str] = {}
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _range(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else (value, value)
+
+    @field_validator("workers")
+    @classmethod
+    def _rising(cls, value: tuple[int, int]) -> tuple[int, int]:
+        low, high = value
+        if low != high and not 0 < low < high:
+            raise ValueError(f"a range of workers rises from 1 or more, [{low}, {high}] does not")
+        return value
+
+    @property
+    def alone(self) -> bool:
+        """Whether a job is one process."""
+        return self.workers == (0, 0)
 
 
 def load(path: str | Path = "params.yaml") -> Config:

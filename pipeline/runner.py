@@ -93,6 +93,21 @@ def spread(
         yield running.pop(ended), result
 
 
+def everywhere(function: Callable[[Any], Any], argument: Any, machine: Machine) -> dict[str, Any]:
+    """Map each machine of the cluster, by its address, to function(argument) as it gives there."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    _connect(machine)
+    nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    task = ray.remote(num_cpus=0)(function)
+    pinned = {
+        place: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(argument)
+        for place, node in nodes.items()
+    }
+    return dict(zip(pinned, ray.get(list(pinned.values())), strict=True))
+
+
 def _run(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log, until: int | None) -> dict[str, str]:
     """Run jobs to their end, or to that of epoch `until`; give the messages of those that failed, by key."""
     site = _site(machine, prepared)
@@ -102,7 +117,7 @@ def _run(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log, u
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's table and hints, where the stage's own lines stand
     with _following(jobs, machine.storage, log):
-        run = _one_by_one if min(machine.jobs, len(jobs)) == 1 else _at_once
+        run = _one_by_one if machine.jobs == 1 or len(jobs) == 1 else _at_once
         return run(jobs, machine, site, until)
 
 
@@ -122,9 +137,9 @@ def _site(machine: Machine, prepared: Path) -> Site:
     import torch
 
     gpu = torch.cuda.is_available() if machine.gpu is None else machine.gpu
-    if machine.workers == 0 and gpu and not torch.cuda.is_available():
+    if machine.alone and gpu and not torch.cuda.is_available():
         raise ValueError("machine.yaml gpu: true, but torch sees no GPU here; set gpu: false, or workers and address")
-    if machine.workers == 0 and machine.threads is not None:
+    if machine.alone and machine.threads is not None:
         torch.set_num_threads(machine.threads)
     return Site(
         prepared=prepared,
@@ -133,6 +148,9 @@ def _site(machine: Machine, prepared: Path) -> Site:
         loader_workers=(LOADERS if gpu else 0) if machine.loader_workers is None else machine.loader_workers,
         channels_last=machine.channels_last,
         compile=machine.compile,
+        checkpoint_seconds=machine.checkpoint_seconds,
+        checkpoints=machine.checkpoints,
+        cache=machine.cache,
     )
 
 
@@ -150,22 +168,22 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int 
 
     def trial(config: dict[str, Any]) -> None:
         job = by_key[config["key"]]
-        if machine.workers:
+        if not machine.alone:
             error = _fit_one(job, machine, site, until)
         else:  # Ray Train's local mode is refused inside a trial; the trial is the process that it would be
             if site.device == "cpu":
                 import torch
 
-                torch.set_num_threads(machine.threads or machine.cpus_per_job)
+                torch.set_num_threads(machine.threads or machine.cpus_per_worker)
             error = _train(job, site, until)
         tune.report({"error": error or ""})
 
-    cpus = 0 if machine.workers else machine.cpus_per_job
-    gpus = 1 if site.device == "cuda" and not machine.workers else 0
+    cpus = machine.cpus_per_worker if machine.alone else 0
+    gpus = machine.gpus_per_worker if site.device == "cuda" and machine.alone else 0
     tuner = tune.Tuner(
         tune.with_resources(trial, {"cpu": cpus, "gpu": gpus}),
         param_space={"key": tune.grid_search(list(by_key))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=machine.jobs),
+        tune_config=tune.TuneConfig(max_concurrent_trials=None if machine.jobs == "auto" else machine.jobs),
         run_config=tune.RunConfig(
             storage_path=f"{machine.storage}/tune",
             failure_config=tune.FailureConfig(max_failures=machine.max_failures),
@@ -187,12 +205,12 @@ def _fit_one(job: TrainJob, machine: Machine, site: Site, until: int | None) -> 
     from ray.train.torch import TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    if machine.workers:
+    if not machine.alone:
         _connect(machine)
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"job": job, "site": site, "until": until},
-        scaling_config=ScalingConfig(num_workers=machine.workers, use_gpu=site.device == "cuda"),
+        scaling_config=ScalingConfig(num_workers=machine.workers[1], use_gpu=site.device == "cuda"),
         run_config=RunConfig(
             name=job.key,
             storage_path=f"{machine.storage}/ray",

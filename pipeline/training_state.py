@@ -32,6 +32,9 @@ class Site:
     loader_workers: int = 0
     channels_last: bool = False
     compile: bool = False
+    checkpoint_seconds: float = 300.0
+    checkpoints: int = 2
+    cache: str = "~/.cache/coppice"
 
     def folder(self, job: TrainJob) -> JobFolder:
         return JobFolder(self.storage, job.key)
