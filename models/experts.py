@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from models.expert_dispatch import mix_experts
 from models.mutual_information import mutual_information_loss
+from models.rank_noise import Gaussian
 
 TIE = 1e-30  # so little decides between experts of one score, as an undecided router gives them: the first, anywhere
 
@@ -30,6 +31,7 @@ class Router(nn.Module):
         self.top_k, self.experts = top_k, experts
         self.weight = nn.Parameter(torch.empty(experts * width, dim))
         nn.init.trunc_normal_(self.weight, std=0.02)
+        self.noise = Gaussian()
 
     def forward(self, x_TC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map tokens to gates [T, K], the places of the experts chosen [T, K], and the probabilities of all [T, E]."""
@@ -37,7 +39,7 @@ class Router(nn.Module):
             scores = F.linear(x_TC.float(), self.weight.float())
             scores_TE, noise_TE = scores[:, : self.experts], scores[:, self.experts :]
             if self.training and noise_TE.shape[1]:
-                scores_TE = scores_TE + torch.randn_like(scores_TE) * F.softplus(noise_TE)
+                scores_TE = scores_TE + self.noise(F.softplus(noise_TE))
             probs_TE = scores_TE.softmax(-1)
             place_E = torch.arange(self.experts, device=x_TC.device)
             choice_TK = (scores_TE.detach() - TIE * place_E).topk(self.top_k, dim=-1, sorted=False).indices
