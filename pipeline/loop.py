@@ -1,10 +1,11 @@
 """TrainJob -> EpochRecords: the one training loop, pure torch.
 
 `train` is a generator: Ray, tracking, a progress line and a test are consumers of the same records. It goes on from the
-job's last checkpoint, wherever it was stopped, to the very weights that an uninterrupted run reaches; every random draw
-comes from the seed and the step. `conclude` reads the test split once and writes the bundle.
+job's last whole checkpoint, wherever it was stopped, to the very weights that an uninterrupted run reaches; every
+random draw comes from the seed and the step. `conclude` reads the test split once and writes the bundle.
 """
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from models import bundle
 from models.accounting import count_flops, delta_mtl
 from models.sharing import SharedModel
 from models.tasks import Task
+from pipeline.checkpoints import find, kept_weights, load, save, save_best
 from pipeline.evaluate import measures_of, network_metrics, predictor
 from pipeline.jobs import TrainJob
 from pipeline.loading import Feed
@@ -28,27 +30,23 @@ from pipeline.optimise import learning_rate
 from pipeline.step import CHECK_EVERY, check_finite, take_step, uses_bf16
 from pipeline.training_state import EpochRecord, Site, TrainingState, begin, build, splits_of
 
-CHECKPOINT_SECONDS = 300.0
-
 
 def train(job: TrainJob, site: Site) -> Iterator[EpochRecord]:
     """Train a job to its end, yielding a record an epoch; epochs that an earlier call finished are yielded again."""
     folder, feed = site.folder(job), _feed(job, site)
     run = begin(job, site)
-    saved = folder.read_state("checkpoint.pt")
-    if saved is not None:
-        run.restore(saved)
+    _restore(job, site, run)
     yield from run.history
     for epoch in range(len(run.history), job.train.epochs):
         started = time.monotonic() - run.spent
         _epoch(job, site, run, feed, (epoch + 1) * feed.steps_per_epoch, started)
         run.history.append(_record(job, site, run, epoch, feed.steps_per_epoch, started))
         run.spent, run.sums = 0.0, torch.zeros_like(run.sums)
+        if site.rank == 0 and run.history[-1] is _best(run.history, job):
+            run.best = save_best(folder, run.evaluated.state_dict(), epoch + 1)
+        _save(job, site, run)
         if site.rank == 0:
-            if run.history[-1] is _best(run.history, job):
-                folder.write_state("best.pt", run.evaluated.state_dict())
             folder.write_history([asdict(record) for record in run.history])
-            folder.write_state("checkpoint.pt", run.state())
         yield run.history[-1]
 
 
@@ -58,7 +56,7 @@ def conclude(job: TrainJob, site: Site) -> dict[str, Any]:
     `test` holds the primary metric of each task, `further` what else its kind measures.
     """
     folder, device = site.folder(job), torch.device(site.device)
-    best = folder.read_state("best.pt")
+    best = kept_weights(folder)
     assert best is not None, "conclude comes after train"
     history = [EpochRecord(**record) for record in folder.read_history()]
     kept = _best(history, job)
@@ -94,8 +92,34 @@ def _further(task: Task, values: Mapping[str, float]) -> dict[str, float | None]
     return {one.name: values[one.name] if isfinite(values[one.name]) else None for one in task.further}
 
 
+def _restore(job: TrainJob, site: Site, run: TrainingState) -> None:
+    """Go on from the newest whole checkpoint, where there is one; rank 0 looks for it, and all take the same."""
+    folder, saved, names = site.folder(job), None, [""]
+    if site.rank == 0:
+        folder.clear_drafts()
+        saved, damaged = find(folder)
+        names = [saved.name if saved else ""]
+        if damaged:
+            start = f"goes on from step {saved.state['step']}" if saved else "begins anew"
+            print(f"{job.name}: {', '.join(damaged)} damaged in {folder.path}; {start}", file=sys.stderr)
+    if site.world > 1:
+        dist.broadcast_object_list(names, device=torch.device(site.device))
+    if names[0]:
+        run.restore(saved or load(folder, names[0]), job, site)
+    records = [asdict(record) for record in run.history]
+    if site.rank == 0 and folder.read_history() != records:
+        folder.write_history(records)
+
+
+def _save(job: TrainJob, site: Site, run: TrainingState) -> None:
+    """Leave a checkpoint; every rank takes part."""
+    state = run.state(run.total(job, site))
+    if site.rank == 0:
+        save(site.folder(job), state, run.best, site.checkpoints)
+
+
 def _epoch(job: TrainJob, site: Site, run: TrainingState, feed: Feed, last: int, started: float) -> None:
-    """Take the steps up to `last`; every few minutes leave a checkpoint inside a long epoch."""
+    """Take the steps up to `last`; inside a long epoch leave a checkpoint now and then."""
     device, saved_at = torch.device(site.device), time.monotonic()
     batches = iter(feed.loader(run.step, last, workers=site.loader_workers, pin=device.type == "cuda"))
     while run.step < last:
@@ -104,17 +128,16 @@ def _epoch(job: TrainJob, site: Site, run: TrainingState, feed: Feed, last: int,
         take_step(job, site, run, [batch.to(device) for batch in islice(batches, len(feed.of_step(run.step)))])
         run.step += 1
         if run.step % CHECK_EVERY == 0 or run.step == last:
-            check_finite(job, site, run)
-            if site.rank == 0 and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            # The epoch's end leaves one of its own, with what is measured then.
+            due = run.step < last and time.monotonic() - saved_at >= site.checkpoint_seconds
+            if check_finite(job, site, run, save=due):
                 run.spent = time.monotonic() - started
-                site.folder(job).write_state("checkpoint.pt", run.state())
+                _save(job, site, run)
                 saved_at = time.monotonic()
 
 
 def _record(job: TrainJob, site: Site, run: TrainingState, epoch: int, steps: int, started: float) -> EpochRecord:
-    sums = run.sums.clone()
-    if site.world > 1:
-        dist.all_reduce(sums)
+    sums = run.total(job, site)
     means = dict(zip(job.model.task_names, (sums[0] / sums[1].clamp(min=1)).tolist(), strict=True))
     weights = dict(zip(job.model.task_names, run.weighing.factors().tolist(), strict=True))
     val = network_metrics(

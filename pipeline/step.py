@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from models.batch_norm import average_statistics
 from pipeline.evaluate import tasks_on
 from pipeline.jobs import TrainJob
 from pipeline.loading import Batch
@@ -28,12 +29,16 @@ def take_step(job: TrainJob, site: Site, run: TrainingState, batches: Sequence[B
     """
     run.optimiser.zero_grad(set_to_none=True)
     for place, batch in enumerate(batches):
-        # dropout's seed: the same on resuming, and of several draws wherever one is taken
-        torch.manual_seed((job.seed * 1_000_003 + run.step) * 4099 + site.rank + place * site.world)
+        # dropout's seed: the same on resuming, and for all ranks of a draw, wherever it is taken
+        draw = site.rank + place * site.world if job.draws > 1 else 0
+        torch.manual_seed((job.seed * 1_000_003 + run.step) * 4099 + draw)
+        if run.rows is not None:
+            run.rows.images = next(images for name, *_, images in job.datasets if name == batch.dataset)
         with _averaging(run.forward, last=place + 1 == len(batches)):
             (_objective(job, site, run, batch) / len(batches)).backward()
     if site.world > 1:
         _average_gradients(run.weighing, site.world)
+        average_statistics(run.network)
     if job.train.clip:
         nn.utils.clip_grad_norm_(run.network.parameters(), job.train.clip)
     run.optimiser.step()
@@ -100,17 +105,23 @@ def _average_gradients(module: nn.Module, world: int) -> None:
             parameter.grad /= world
 
 
-def check_finite(job: TrainJob, site: Site, run: TrainingState) -> None:
-    bad = (~torch.isfinite(run.sums[0])).int()
+def check_finite(job: TrainJob, site: Site, run: TrainingState, *, save: bool = False) -> bool:
+    """Raise Diverged on all ranks where a loss is not finite on one; map a wish to `save` on one to that of all.
+
+    A rank that acted alone would leave the others waiting for it.
+    """
+    flags = torch.cat([~torch.isfinite(run.sums[0]), torch.tensor([save], device=run.sums.device)]).int()
     if site.world > 1:
-        dist.all_reduce(bad)  # a rank that left alone would leave the others waiting for it
-    if bool(bad.any()):
-        names = [name for name, flag in zip(job.model.task_names, bad.tolist(), strict=True) if flag]
+        dist.all_reduce(flags)
+    *bad, wanted = flags.tolist()
+    if any(bad):
+        names = [name for name, flag in zip(job.model.task_names, bad, strict=True) if flag]
         good = f"epoch {len(run.history)} in {site.folder(job).path}" if run.history else "none"
         raise Diverged(
             f"{job.name}: the loss of {', '.join(names)} is not finite at step {run.step} (within the last"
             f" {CHECK_EVERY} steps); last good checkpoint: {good}. Try a lower train.lr or train.clip"
         )
+    return bool(wanted)
 
 
 def uses_bf16(job: TrainJob, site: Site) -> bool:

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.batch_norm import synchronise_batch_norm
 from models.loss_weights import LOSS_WEIGHTS, LossWeights
+from models.rank_noise import RankRows, share_noise
 from models.sharing import SHARING, SharedModel
 from pipeline.artifacts import shards
+from pipeline.checkpoints import Checkpoint, kept_weights
 from pipeline.jobs import TrainJob
 from pipeline.loading import Split
 from pipeline.optimise import build_optimiser
@@ -35,9 +38,10 @@ class Site:
     checkpoint_seconds: float = 300.0
     checkpoints: int = 2
     cache: str = "~/.cache/coppice"
+    storage_stands: bool = False
 
     def folder(self, job: TrainJob) -> JobFolder:
-        return JobFolder(self.storage, job.key)
+        return JobFolder(self.storage, job.key, stands=self.storage_stands)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,11 @@ class EpochRecord:
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """What changes while a job trains; all of it but the network's forward wrapper stands in a checkpoint."""
+    """What changes while a job trains; all of it but the network's forward wrapper stands in a checkpoint.
+
+    `sums` are this rank's of an epoch's losses, and of the batches that they were taken over, by task. `best` names the
+    weights that are kept so far. Schedule, sampler and all random draws follow from `step` and the job's seed.
+    """
 
     network: SharedModel
     forward: nn.Module
@@ -64,10 +72,12 @@ class TrainingState:
     average: AveragedModel | None
     optimiser: torch.optim.Optimizer
     val: Sequence[Split]
+    rows: RankRows | None = None
     step: int = 0
     spent: float = 0.0
     sums: Tensor = field(default_factory=lambda: torch.zeros(0))
     history: list[EpochRecord] = field(default_factory=list)
+    best: str = ""
 
     @property
     def evaluated(self) -> SharedModel:
@@ -76,7 +86,15 @@ class TrainingState:
         assert isinstance(module, SharedModel)
         return module
 
-    def state(self) -> dict[str, Any]:
+    def total(self, job: TrainJob, site: Site) -> Tensor:
+        """The sums that one rank would have if it had taken every step alone; every rank takes part."""
+        sums = self.sums.clone()
+        if site.world > 1:
+            dist.all_reduce(sums)
+        return sums / _counted(job, site)
+
+    def state(self, total: Tensor) -> dict[str, Any]:
+        """What a checkpoint holds: nothing that depends on the number of ranks."""
         average = {} if self.average is None else {"average": self.average.state_dict()}
         return average | {
             "network": self.network.state_dict(),
@@ -84,19 +102,26 @@ class TrainingState:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "spent": self.spent,
-            "sums": self.sums,
+            "sums": total,
             "history": [asdict(record) for record in self.history],
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, saved: Checkpoint, job: TrainJob, site: Site) -> None:
+        state = saved.state
         self.network.load_state_dict(state["network"])
         self.weighing.load_state_dict(state["weighing"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.step, self.spent = state["step"], state["spent"]
-        self.sums = state["sums"].to(self.sums.device)
-        self.history = [EpochRecord(**record) for record in state["history"]]
+        total = state["sums"].to(self.sums.device)
+        self.sums = total * _counted(job, site) if site.rank == 0 else torch.zeros_like(total)
+        self.history, self.best = [EpochRecord(**record) for record in state["history"]], saved.best
+
+
+def _counted(job: TrainJob, site: Site) -> int:
+    """How often the ranks together count a batch: one that they split is in the sums of each."""
+    return site.world if job.draws == 1 else 1
 
 
 def build(job: TrainJob) -> SharedModel:
@@ -114,8 +139,12 @@ def begin(job: TrainJob, site: Site) -> TrainingState:
         _refuse_batch_statistics(network)
     if job.start:
         network.start_from({task: _weights_of(key, task, site) for task, key in job.start})
-    network = synchronise_batch_norm(network, device).to(device)
+    _check_norm_images(job, site, network)
+    network = synchronise_batch_norm(network, device, job.train.norm_images).to(device)
     assert isinstance(network, SharedModel)
+    rows = RankRows(rank=site.rank, world=site.world) if site.world > 1 and job.draws == 1 else None
+    if rows is not None:
+        share_noise(network, rows)
     if site.channels_last:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     average = None
@@ -134,6 +163,7 @@ def begin(job: TrainJob, site: Site) -> TrainingState:
         average=average,
         optimiser=build_optimiser(network, job.train, more=list(weighing.parameters())),
         val=splits_of(job, site.prepared, "val"),
+        rows=rows,
         sums=torch.zeros(2, len(job.model.tasks), device=device),
     )
 
@@ -152,8 +182,25 @@ def _refuse_batch_statistics(network: SharedModel) -> None:
             )
 
 
+def _check_norm_images(job: TrainJob, site: Site, network: SharedModel) -> None:
+    """ValueError where a batch can't be cut into groups of train.norm_images, or ranks can't share those out evenly."""
+    images = job.train.norm_images
+    if images is None or not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return
+    for name, *_, batch in job.datasets:
+        key = f"datasets.{name}.batch (train.batch where it is not set)"
+        groups, rest = divmod(batch, images)
+        if rest:
+            raise ValueError(f"train.norm_images {images} does not divide a batch of {batch}: change it, or {key}")
+        if groups % site.world:
+            raise ValueError(
+                f"train.norm_images {images}: the {site.world} workers of machine.yaml can't share out the {groups}"
+                f" groups of a batch of {batch} evenly; set workers to a divisor of {groups}, or change {key}"
+            )
+
+
 def _weights_of(key: str, task: str, site: Site) -> dict[str, Tensor]:
-    state = JobFolder(site.storage, key).read_state("best.pt")
+    state = kept_weights(JobFolder(site.storage, key, stands=site.storage_stands))
     if state is None:
         raise ValueError(f"the weights of task {task!r} to start from, job {key}, are not in {site.storage}")
     return state

@@ -1,16 +1,22 @@
 """A tiny study: settings, data sets and jobs that train in about a second."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from pipeline import loop
 from pipeline.artifacts import DatasetManifest, write_manifests
+from pipeline.checkpoints import find
 from pipeline.config import Config, Machine
 from pipeline.datasets import Source
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
 from pipeline.preparing import declare, prepare_dataset
+from pipeline.storage import JobFolder
 from pipeline.training_state import Site
 from tests.pipeline.number_source import SIZE
 
@@ -96,6 +102,35 @@ def make_job(
 
 def site(prepared: Path, storage: Path, **changes: Any) -> Site:
     return Site(**{"prepared": prepared, "storage": str(storage), **changes})
+
+
+def cut_short(job: TrainJob, where: Site, steps: int) -> None:
+    """Train for some steps, with a checkpoint after each but an epoch's last, which leaves its own; then break off."""
+    taken, calls = loop.take_step, 0
+
+    def failing(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > steps:
+            raise Gone
+        taken(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch, suppress(Gone):
+        patch.setattr(loop, "take_step", failing)
+        patch.setattr(loop, "CHECK_EVERY", 1)
+        list(loop.train(job, replace(where, checkpoint_seconds=0.0)))
+
+
+class Gone(Exception):
+    """The machine is."""
+
+
+def saved(job: TrainJob, storage: Path | str) -> Mapping[str, Any]:
+    """What a job's newest checkpoint holds."""
+    found, damaged = find(JobFolder(str(storage), job.key))
+    assert found is not None
+    assert not damaged
+    return found.state
 
 
 def same(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> bool:

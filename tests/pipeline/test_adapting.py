@@ -22,6 +22,7 @@ from pipeline.adapting import (
     taps_jobs,
 )
 from pipeline.artifacts import DatasetManifest, read_manifests
+from pipeline.checkpoints import kept_weights
 from pipeline.config import Config
 from pipeline.jobs import TrainJob, tree_job
 from pipeline.loop import conclude, train
@@ -167,7 +168,7 @@ def test_the_better_half_of_the_learning_rates_goes_on(prepared: Path) -> None:
 
 
 def gates(job: TrainJob, folder: Path) -> dict[str, float]:
-    state = JobFolder(str(folder), job.key).read_state("best.pt")
+    state = kept_weights(JobFolder(str(folder), job.key))
     assert state is not None
     network = build(job)
     assert isinstance(network, TapsModel)
@@ -206,7 +207,7 @@ def test_a_task_is_learned_beside_the_base_and_its_bundle_tells_what_it_took(pre
     at = site(prepared, tmp_path)
     list(train(item.job, at))
     result = conclude(item.job, at)
-    before, after = (JobFolder(str(tmp_path), job.key).read_state("best.pt") for job in (base, item.job))
+    before, after = (kept_weights(JobFolder(str(tmp_path), job.key)) for job in (base, item.job))
     assert before is not None
     assert after is not None
     for name, tensor in before.items():

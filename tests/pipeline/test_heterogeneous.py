@@ -22,7 +22,7 @@ from pipeline.preparing import declare, prepare_dataset
 from pipeline.step import take_step
 from pipeline.storage import JobFolder
 from pipeline.training_state import EpochRecord, Site, begin, build, splits_of
-from tests.pipeline.cases import DECODING, same, settings, site
+from tests.pipeline.cases import DECODING, cut_short, same, saved, settings, site
 from tests.pipeline.number_source import Numbers, rows
 
 pytestmark = pytest.mark.filterwarnings(DECODING)
@@ -124,6 +124,7 @@ def _rank(rank: int, world: int, folder: str, prepared: str) -> None:
         torch.save([record.val for record in records], f"{folder}/{mine.key}.{rank}")
         if rank == 0:
             conclude(mine, where)
+    cut_short(job_of("per_rank", Path(prepared)), replace(where, storage=f"{folder}/cut"), 5)
     for name in ("per_rank", "four draws", "untrained tasks"):
         _unused_heads_have_no_gradient(job_of(name, Path(prepared)), where)
     dist.destroy_process_group()
@@ -156,12 +157,6 @@ def two_ranks(numbers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def saved(job: TrainJob, storage: Path) -> dict[str, Any]:
-    found = JobFolder(str(storage), job.key).read_state("checkpoint.pt")
-    assert found is not None
-    return found
-
-
 def assert_close(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -185,6 +180,18 @@ def test_two_ranks_are_one(name: str, numbers: Path, two_ranks: Path, one_rank: 
     assert histories[1]["losses"] == pytest.approx(histories[0]["losses"], rel=1e-3)
     results = [conclude(mine, site(numbers, one_rank)), JobFolder(str(two_ranks), mine.key).read_result() or {}]
     assert results[1]["test"] == pytest.approx(results[0]["test"], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_one_rank_goes_on_where_two_shared_out_the_draws(numbers: Path, two_ranks: Path, one_rank: Path) -> None:
+    mine = job_of("per_rank", numbers)
+    assert saved(mine, two_ranks / "cut")["step"] == 5
+    (record,) = train(mine, site(numbers, two_ranks / "cut"))
+    (whole,) = train(mine, site(numbers, one_rank))
+    assert isinstance(record, EpochRecord)
+    assert isinstance(whole, EpochRecord)
+    assert record.losses == pytest.approx(whole.losses, rel=1e-5)
+    assert_close(saved(mine, two_ranks / "cut")["network"], saved(mine, one_rank)["network"])
 
 
 @pytest.mark.slow
@@ -291,27 +298,11 @@ def test_batch_statistics_and_draws_by_rank_do_not_go_together(
         begin(mine, site(numbers, tmp_path))
 
 
-def test_stopped_between_steps_of_several_draws(numbers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_between_steps_of_several_draws(numbers: Path, tmp_path: Path) -> None:
     """LAMB counts its steps in the optimiser's groups: they come back with the rest."""
-    from pipeline import loop
-
     mine = job_of("lamb", numbers)
     list(train(mine, site(numbers, tmp_path / "whole")))
-    taken, steps = loop.take_step, 0
-
-    def failing(*arguments: Any) -> None:
-        nonlocal steps
-        steps += 1
-        if steps == 4:
-            raise RuntimeError("the machine is gone")
-        taken(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "take_step", failing)
-        patch.setattr(loop, "CHECK_EVERY", 1)
-        patch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
-        with pytest.raises(RuntimeError, match="gone"):
-            list(train(mine, site(numbers, tmp_path / "cut")))
+    cut_short(mine, site(numbers, tmp_path / "cut"), 3)
     assert saved(mine, tmp_path / "cut")["step"] == 3
     list(train(mine, site(numbers, tmp_path / "cut")))
     assert same(saved(mine, tmp_path / "cut")["network"], saved(mine, tmp_path / "whole")["network"])

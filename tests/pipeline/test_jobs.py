@@ -1,5 +1,6 @@
 """A job's key names its result: it follows all that can change it, and nothing else. Storage holds whole files only."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from pipeline import jobs
 from pipeline.artifacts import DatasetManifest
 from pipeline.config import Config
 from pipeline.jobs import TrainJob, model_spec, sources_digest, task_specs, train_job
-from pipeline.storage import JobFolder
+from pipeline.storage import JobFolder, StorageFailed
 from tests.pipeline.cases import make_job, settings
 
 MANIFEST = DatasetManifest(
@@ -194,7 +195,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     folder.write("checkpoint.pt", b"old")
     system, path = folder._place
     full.__dict__["_place"] = _Full(system), path
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageFailed, match=r"no space left to write checkpoint.pt, 3 bytes"):
         full.write("checkpoint.pt", b"new")
     assert folder.read("checkpoint.pt") == b"old"
 
@@ -210,4 +211,4 @@ class _Full:
 
     def open_output_stream(self, path: str) -> object:
         Path(path).write_bytes(b"n")
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")

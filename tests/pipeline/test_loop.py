@@ -1,7 +1,7 @@
 """The training loop: what it computes, and that it is the same computation wherever it was stopped."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +17,7 @@ from models.branch_tree import BranchTree
 from models.sharing import SharedModel
 from pipeline import loop
 from pipeline.artifacts import read_manifests, shards, write_manifests
+from pipeline.checkpoints import kept_weights
 from pipeline.config import Machine, Train
 from pipeline.evaluate import network_metrics, trivial_metrics
 from pipeline.jobs import TrainJob
@@ -26,7 +27,7 @@ from pipeline.results import trials
 from pipeline.step import Diverged, take_step
 from pipeline.storage import JobFolder
 from pipeline.training_state import EpochRecord, begin, build, splits_of
-from tests.pipeline.cases import DECODING, QUIET, make_job, prepare, same, settings, site
+from tests.pipeline.cases import DECODING, QUIET, cut_short, make_job, prepare, same, saved, settings, site
 from tests.pipeline.number_source import Numbers, labels_of, rows
 
 pytestmark = pytest.mark.filterwarnings(DECODING)
@@ -45,9 +46,7 @@ def job(prepared: Path, *arguments: Any, **changes: Any) -> TrainJob:
 
 
 def weights(job: TrainJob, storage: Path) -> dict[str, Tensor]:
-    state = JobFolder(str(storage), job.key).read_state("checkpoint.pt")
-    assert state is not None
-    return state["network"]
+    return saved(job, storage)["network"]
 
 
 def timeless(records: list[EpochRecord]) -> list[EpochRecord]:
@@ -62,16 +61,16 @@ LIVELY = {"epochs": 3, "ema": 0.9, "clip": 1.0, "optimiser": "adamw", "augment":
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, list, dict]:
+def uninterrupted(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, list, Mapping]:
     torch.set_num_threads(1)
     storage, mine = tmp_path_factory.mktemp("whole"), job(prepared, loss_weights="uncertainty", **LIVELY)
     records = list(train(mine, site(prepared, storage)))
-    return mine, records, JobFolder(str(storage), mine.key).read_state("checkpoint.pt") or {}
+    return mine, records, saved(mine, storage)
 
 
 def assert_same_end(mine: TrainJob, storage: Path, records: list[EpochRecord], expected: tuple) -> None:
     _, whole, state = expected
-    found = JobFolder(str(storage), mine.key).read_state("checkpoint.pt") or {}
+    found = saved(mine, storage)
     assert same(found["network"], state["network"])
     assert same(found["average"], state["average"])
     assert same(found["weighing"], state["weighing"])
@@ -89,27 +88,11 @@ def test_stopped_between_epochs(prepared: Path, tmp_path: Path, uninterrupted: t
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_stopped_inside_an_epoch(
-    prepared: Path, tmp_path: Path, uninterrupted: tuple, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
+def test_stopped_inside_an_epoch(prepared: Path, tmp_path: Path, uninterrupted: tuple, workers: int) -> None:
     mine, where = uninterrupted[0], site(prepared, tmp_path, loader_workers=workers)
-    steps, taken = 0, loop.take_step
-
-    def failing(*arguments: Any) -> None:
-        nonlocal steps
-        steps += 1
-        if steps in (3, 8):
-            raise RuntimeError("the machine is gone")
-        taken(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "take_step", failing)
-        patch.setattr(loop, "CHECK_EVERY", 1)
-        patch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
-        for _ in range(2):
-            with pytest.raises(RuntimeError, match="gone"):
-                list(train(mine, where))
-        assert (where.folder(mine).read_state("checkpoint.pt") or {})["step"] % 4 > 0, "inside an epoch"
+    for steps in (2, 5):
+        cut_short(mine, where, steps)
+        assert saved(mine, tmp_path)["step"] % 4 > 0, "inside an epoch"
     assert_same_end(mine, tmp_path, list(train(mine, where)), uninterrupted)
 
 
@@ -141,7 +124,7 @@ def test_a_network_starts_from_its_members(prepared: Path, tmp_path: Path) -> No
     list(train(mine, where))
     found = weights(mine, tmp_path)
     for task, one in enumerate(alone.values()):
-        own = JobFolder(str(tmp_path), one.key).read_state("best.pt") or {}
+        own = kept_weights(where.folder(one)) or {}
         for key, value in own.items():
             part, _, rest = key.partition(".")
             place = f"blocks.{rest.replace('.0.', f'.{task}.', 1)}" if part == "blocks" else f"heads.{task}.{rest[2:]}"
@@ -281,7 +264,7 @@ def test_ema_is_the_decayed_mean_of_the_weights(
     expected = seen[0]
     for state in seen[1:]:
         expected = {name: 0.8 * value + 0.2 * state[name] for name, value in expected.items()}
-    best = JobFolder(str(tmp_path), mine.key).read_state("best.pt") or {}
+    best = kept_weights(JobFolder(str(tmp_path), mine.key)) or {}
     for name, value in best.items():
         if value.is_floating_point():
             torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
@@ -299,7 +282,7 @@ def test_conclude_writes_what_was_kept(prepared: Path, tmp_path: Path) -> None:
     assert where.folder(mine).read_result() == result
     predictor = bundle.load(Path(where.folder(mine).path) / "bundle")
     network = build(mine)
-    network.load_state_dict(where.folder(mine).read_state("best.pt") or {})
+    network.load_state_dict(kept_weights(where.folder(mine)) or {})
     (test,) = splits_of(mine, prepared, "test")
     batch, predict = test.read(range(len(test))), network.eval()
     with torch.no_grad():
