@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from models.spec import Column
 from pipeline.config import ROOT
@@ -62,6 +63,10 @@ class DatasetManifest:
     skipped: tuple[str, ...] = ()
 
 
+_MANIFESTS = TypeAdapter(dict[str, DatasetManifest], config={"extra": "forbid", "allow_inf_nan": False})
+SHOWN = 200  # letters of a place in a message
+
+
 @contextmanager
 def writing(stage: str, base: Path | None = None) -> Iterator[Path]:
     """Give a temporary folder for a stage's results; rename it to `artifacts/<stage>` when the block ends well."""
@@ -97,7 +102,10 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     if not path.exists():
         raise ValueError(f"{path}: missing; run `dvc repro`, which makes it")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, RecursionError, ValueError) as error:
+        raise ValueError(f"{path}: not JSON, or cut off; remove it and run `dvc repro`: {error}") from error
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
@@ -107,7 +115,10 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema
 def read_table(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise ValueError(f"{path}: missing; run `dvc repro`, which makes it")
-    return pq.read_table(path).to_pylist()
+    try:
+        return pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise ValueError(f"{path}: damaged; remove it and run `dvc repro`, which makes it: {error}") from error
 
 
 def write_manifests(folder: Path, manifests: Iterable[DatasetManifest]) -> None:
@@ -115,17 +126,14 @@ def write_manifests(folder: Path, manifests: Iterable[DatasetManifest]) -> None:
 
 
 def read_manifests(folder: Path | None = None) -> dict[str, DatasetManifest]:
-    raw = read_json((folder or ARTIFACTS / "prepare") / "manifest.json")
-    return {name: _manifest(item) for name, item in raw.items()}
-
-
-def _manifest(item: Mapping[str, Any]) -> DatasetManifest:
-    columns = {
-        name: Column(**{**column, "classes": tuple(column["classes"]), "shares": tuple(column["shares"])})
-        for name, column in item["columns"].items()
-    }
-    lists = {key: tuple(item[key]) for key in ("size", "mean", "std", "skipped")}
-    return DatasetManifest(**{**item, **lists, "columns": columns})
+    path = (folder or ARTIFACTS / "prepare") / "manifest.json"
+    raw = read_json(path)
+    try:
+        return _MANIFESTS.validate_json(json.dumps(raw), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))[:SHOWN]
+        raise ValueError(f"{path}: {where}: {first['msg']}; remove it and run `dvc repro`, which makes it") from None
 
 
 def shards(dataset: str, split: str, folder: Path | None = None) -> list[Path]:
@@ -152,3 +160,13 @@ def digest_files(paths: Iterable[Path]) -> str:
 def digest_digests(digests: Iterable[str]) -> str:
     """Map the digests of files, in the given order, to that of `digest_files`."""
     return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
+
+
+def meaning(columns: Mapping[str, Column]) -> dict[str, Any]:
+    """What the cells of a data set's columns mean, as a JSON-able value."""
+    return {name: [c.layout, list(c.classes), c.scale, c.unit] for name, c in columns.items()}
+
+
+def fingerprint_of(digests: Iterable[str], meaning: Mapping[str, Any]) -> str:
+    """What names a data set in the keys of jobs: its shards, by their digests in order, and what their cells mean."""
+    return digest([digest_digests(digests), meaning])

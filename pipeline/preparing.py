@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from models.spec import Column
-from pipeline.artifacts import DatasetManifest, digest, digest_digests
+from pipeline.artifacts import DatasetManifest, fingerprint_of, meaning
 from pipeline.config import Config, Machine, root_of
 from pipeline.datasets import SPLITS, Row, Source, SourceSettings, reader_of
 from pipeline.label_counts import shares
 from pipeline.parts import Say, make, plan, settings_of
 from pipeline.rare_classes import frequent, place, with_classes
 from pipeline.shard_writing import Part, Recipe, Record, shard_of
+from pipeline.visibility import strangers
 
 SHOWN = 5  # bad rows named in a message
 
@@ -70,7 +71,7 @@ def prepare_dataset(
     by_split = assign_splits(rows, val=settings.val, test=settings.test, seed=config.seed)
     planned = plan(recipe, by_split, settings_of(name, config, machine), settings.reader)
     parts = [part for split in SPLITS for part in planned[split]]
-    records = make(recipe, parts, machine, name, config.prepare.on_bad, say)
+    records = make(recipe, parts, _workers(name, config, machine, recipe, say), name, config.prepare.on_bad, say)
     done = {split: [records[part.key] for part in planned[split]] for split in SPLITS}
     bad = [line for part in parts for line in records[part.key].bad]
     _refuse_bad(name, bad, len(rows), config.prepare.on_bad, say)
@@ -80,7 +81,7 @@ def prepare_dataset(
     columns = {key: _completed(column, labels.get(key), few.get(key)) for key, column in manifest.columns.items()}
     _refuse_classless(name, config, columns, few)
     _say_missing(name, {key: c for key, c in manifest.columns.items() if key not in few}, labels, say)
-    content = digest_digests(_place(recipe, planned, records, folder / name, few))
+    placed = list(_place(recipe, planned, records, folder / name, few))
     if kept is None:
         shutil.rmtree(recipe.folder.parent)
     mean, std = _statistics(done["train"], manifest.size)
@@ -90,7 +91,7 @@ def prepare_dataset(
         columns=columns,
         mean=mean,
         std=std,
-        fingerprint=_fingerprint(content, columns),
+        fingerprint=fingerprint_of(placed, meaning(columns)),
         skipped=tuple(bad),
     )
 
@@ -123,6 +124,25 @@ def _recipe(manifest: DatasetManifest, source: Source, config: Config, folder: P
         quality=config.prepare.quality,
         folder=folder / manifest.name,
     )
+
+
+def _workers(name: str, config: Config, machine: Machine, recipe: Recipe, say: Say) -> Machine:
+    """Where parts are made: on the whole cluster if all of it sees the same folders, else on this machine alone."""
+    if not machine.address:
+        return machine
+    from pipeline.runner import everywhere  # brings torch, into this process alone
+
+    unseen = strangers(
+        recipe.folder,
+        root_of(name, config, machine),
+        lambda function, argument: everywhere(function, argument, machine),
+    )
+    if not unseen:
+        return machine
+    (address, folder), *more = unseen.items()
+    others = f" (and {len(more)} more)" if more else ""
+    say(f"prepare {name}: machine {address}{others} does not see {folder} as it is here: on this machine alone")
+    return machine.model_copy(update={"address": None, "prepare_workers": None})
 
 
 def _refuse_doubles(name: str, rows: Sequence[Row]) -> None:
@@ -199,11 +219,6 @@ def _place(
         for number, part in enumerate(parts[split]):
             target = folder / split / f"part-{number:05d}.arrow"
             yield place(shard_of(recipe, part), target, few, records[part.key].sha256)
-
-
-def _fingerprint(content: str, columns: Mapping[str, Column]) -> str:
-    """What names a data set in the keys of jobs: its shards, and what their cells mean."""
-    return digest([content, {key: [c.layout, list(c.classes), c.scale, c.unit] for key, c in columns.items()}])
 
 
 def _statistics(done: Sequence[Record], size: tuple[int, int]) -> tuple[Any, Any]:
