@@ -24,6 +24,12 @@ $(VENV)/.ready: requirements.lock
 repro: setup  ## run the whole chain: data, training, trees, report (ends with artifacts/report/index.html)
 	@$(PY) -m stages.repro $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root "$(ROOT)")
 
+submit: setup  ## send the study to a Ray cluster, show its log, bring the results back: make submit TO=http://head:8265
+	@$(PY) -m stages.submit $(if $(TO),--to "$(TO)") $(if $(PRESET),--preset $(PRESET)) $(if $(ONLY),--only $(ONLY))
+
+fetch: setup  ## bring back what a submitted study has finished so far: make fetch [ONLY="report branched"]
+	@$(PY) -m stages.submit --fetch $(if $(ONLY),--only $(ONLY))
+
 check-data: setup  ## what lies in the data sets: counts, ranges, drawn labels; nothing is trained
 	@$(PY) -m stages.check_data $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root "$(ROOT)")
 
@@ -34,7 +40,14 @@ plan: setup  ## what a study would take: jobs, parameters, FLOPs, time and disk;
 	@$(PY) -m stages.plan $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root "$(ROOT)")
 
 test: setup  ## run all tests
-	$(PY) -m pytest -n logical --maxprocesses 8 --dist worksteal
+	$(PY) -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not alone"
+	$(PY) -m pytest -m alone
+
+soak: setup  ## half an hour of random kills on a cluster of this machine (root, Linux): make soak [MINUTES=30]
+	$(PY) -m tests.soak --minutes $(or $(MINUTES),30)
+
+fuzz: setup  ## damaged settings, lists, pictures and bundles, 10,000 of each: only the typed errors may come
+	$(PY) -m pytest -n logical --maxprocesses 8 --dist worksteal tests/fuzz --hypothesis-profile fuzz
 
 check: setup  ## ruff and pyright
 	$(VENV)/bin/ruff check .
@@ -52,4 +65,4 @@ lock:  ## write requirements.lock anew from pyproject.toml
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-header --quiet \
 	  --python-version 3.11 -o requirements.lock
 
-.PHONY: help setup repro check-data manifest plan test check bench ui lock
+.PHONY: help setup repro submit fetch check-data manifest plan test soak fuzz check bench ui lock
