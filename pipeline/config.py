@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.settings_file import Fraction, Positive, Settings, nearest, read, validate
+from pipeline.settings_file import LARGEST, Fraction, Positive, Settings, nearest, read, validate
 from pipeline.strategies import ADDED, LWF, MODES, Adapt, Branched, Moe, Taps, Trees
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +80,8 @@ class Train(Settings):
     """How every network is trained, single-task and shared ones alike (paper Sec. 3.1: the same conditions).
 
     `nesterov` is the kind of momentum that optimiser "sgd" takes. `milestones` are the parts of the training after
-    which schedule "step" divides the learning rate by ten.
+    which schedule "step" divides the learning rate by ten. `norm_images`: batch statistics are those of groups of so
+    many images, null = of a step's whole batch, on any number of workers.
     """
 
     epochs: Positive = 10
@@ -96,6 +97,7 @@ class Train(Settings):
     clip: Annotated[float, Field(ge=0)] = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    norm_images: Positive | None = None
     select: Literal["best", "last"] = "best"
     augment: Augment = Augment()
 
@@ -119,7 +121,7 @@ class Config(Settings):
     """
 
     experiment: str
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, le=LARGEST)]
     datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
     prepare: Prepare
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
@@ -138,9 +140,10 @@ class Machine(Settings):
     """Where it runs and how fast: nothing here can change a result, so nothing here invalidates a stage.
 
     address  a Ray cluster, `auto` on one of its machines or host:port; without one this machine is all there is
-    jobs     networks trained at once, through Ray Tune; 1 = one after another in this process; auto = as many as fit
+    jobs     networks trained at once, through Ray Tune; 1 = one after another in this process; 0 = as many as fit
     workers  processes per network (DDP); 0 = in this process, no cluster; [2, 8] = as many as there is room for
     cpus_per_worker, gpus_per_worker  what each of those processes takes, or a job's only one
+    autoscaling   the cluster adds machines: wait for those that a job needs
     max_failures  how often a job is taken up again after its processes or their machines died
     stuck_seconds  a process that has not answered for so long is taken for dead
     checkpoint_seconds, checkpoints  how often a long epoch leaves one, and how many are kept
@@ -150,11 +153,12 @@ class Machine(Settings):
     roots    data set name -> folder, in place of the root in params.yaml
     """
 
-    jobs: Positive | Literal["auto"] = 1
+    jobs: Annotated[int, Field(ge=0)] = 1
     workers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (0, 0)
     gpu: bool | None = None
     cpus_per_worker: Positive = 1
     gpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    autoscaling: bool = False
     loader_workers: Annotated[int, Field(ge=0)] | None = None
     prepare_workers: Positive | None = None
     threads: Positive | None = None
@@ -188,6 +192,11 @@ class Machine(Settings):
         """Whether a job is one process."""
         return self.workers == (0, 0)
 
+    @property
+    def clustered(self) -> bool:
+        """Whether jobs need a Ray cluster, on this machine or elsewhere."""
+        return self.address is not None or not self.alone or self.jobs != 1
+
 
 def load(path: str | Path = "params.yaml") -> Config:
     """Read and check a whole params.yaml; ValueError lists every error with its line and key path."""
@@ -200,6 +209,11 @@ def load_machine(path: str | Path = "machine.yaml") -> Machine:
     path = Path(path)
     machine = validate(Machine, read(path), path, []) if path.exists() else Machine()
     base = path.resolve().parent
+    if re.search(r"//[^/]*:[^/]*@", machine.storage):
+        raise ValueError(
+            f"{path}:1 storage: it holds a password, which would stand in logs; set AWS_ACCESS_KEY_ID and"
+            " AWS_SECRET_ACCESS_KEY, or what your store reads, in the environment"
+        )
     storage = machine.storage if "://" in machine.storage else str(base / machine.storage)
     uri = machine.tracking_uri or f"sqlite:///{base / 'mlflow.db'}"
     return machine.model_copy(update={"storage": storage, "tracking_uri": uri})
@@ -208,7 +222,10 @@ def load_machine(path: str | Path = "machine.yaml") -> Machine:
 def root_of(name: str, config: Config, machine: Machine, base: Path = Path()) -> Path | None:
     """Map a data set's name to its folder: machine.yaml's word first, then params.yaml's, relative to the latter."""
     root = machine.roots.get(name, config.datasets[name].root)
-    return None if root is None else (base / Path(root).expanduser()).resolve()
+    try:
+        return None if root is None else (base / Path(root).expanduser()).resolve()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ValueError(f"datasets.{name}.root {root!r}: no folder can have this name: {error}") from None
 
 
 def _wrong_names(raw: Any) -> Iterator[tuple[tuple[Any, ...], str]]:

@@ -21,8 +21,8 @@ SOURCES = (
     *(f"models/{name}.py" for name in ("accounting", "average_precision", "backbone", "batch_norm", "branch_tree")),
     *(f"models/{name}.py" for name in ("bundle", "bundle_files", "decathlon_resnet", "delta_files", "deltas")),
     *(f"models/{name}.py" for name in ("detection_head", "expert*", "gating", "heads", "loss_weights", "moe_bundle")),
-    *(f"models/{name}.py" for name in ("moe_settings", "mutual_information", "small_swin", "spec", "taps_bundle")),
-    "models/thin_vgg.py",
+    *(f"models/{name}.py" for name in ("moe_settings", "mutual_information", "rank_noise", "small_swin", "spec")),
+    *(f"models/{name}.py" for name in ("spec_json", "taps_bundle", "thin_vgg")),
     *(
         f"pipeline/{name}.py"
         for name in ("augment", "pixel_kernels", "decoding", "draws", "evaluate", "loading", "loop", "optimise", "step")
@@ -77,6 +77,17 @@ class TrainJob:
         """The run's name in storage and tracking: a digest of all that can change its result."""
         value = asdict(self) | {"name": "", "train": self.train.model_dump(), "sources": sources_digest()}
         return digest(value)
+
+
+def usable_ranks(job: TrainJob, most: int) -> int:
+    """Map a job and a number of workers to how many of them can share out its batches evenly: never a changed result.
+
+    Ranks split one batch's images, in whole groups where train.norm_images asks for those; several batches they share.
+    """
+    shared = [job.draws] if job.draws > 1 else [batch // (job.train.norm_images or 1) for batch in job.batches]
+    even = job.draws > 1 or job.train.norm_images is not None
+    fits = (n for n in range(most, 0, -1) if all(parts % n == 0 if even else parts >= n for parts in shared))
+    return next(fits, 0)
 
 
 @cache

@@ -4,64 +4,32 @@ jobs = 1, workers = 0   one job after another in this process (Ray Train's local
 jobs > 1, workers = 0   several at once: each is a trial of Ray Tune
 workers > 0             each job is a group of worker processes with DDP; several groups at once through Ray Tune
 
-A job whose result stands in storage is not run again; an interrupted one goes on from its checkpoint. The stage's `log`
-gets every record in this process, whatever ran where: workers write a job's history, a thread here reads it.
+An interrupted job goes on from its checkpoint. The stage's `log` gets every record in this process, whatever ran where:
+workers write a job's history, `following` reads it.
 """
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import ROOT, Machine
-from pipeline.jobs import TrainJob
-from pipeline.loop import conclude, train
-from pipeline.step import Diverged
-from pipeline.storage import JobFolder
+from pipeline.following import Log, following
+from pipeline.jobs import TrainJob, usable_ranks
+from pipeline.one_job import run_job, with_threads
+from pipeline.ray_environment import EXCLUDED, meet_at, prepare_environment
+from pipeline.shipping import ready_cluster
+from pipeline.storage import open_storage
 from pipeline.training_state import Site
 
-POLL_SECONDS = 1.0
 LOADERS = 4  # processes that decode images for one GPU, where machine.yaml does not say
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobResult:
-    """What became of a job: its result (see `loop.conclude`), or the message it failed with. `cached`: it was there."""
-
-    job: TrainJob
-    result: Mapping[str, Any] | None
-    error: str | None = None
-    cached: bool = False
-
-
-Log = Callable[[TrainJob, Mapping[str, Any]], None]
-
-
-def fit(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log) -> list[JobResult]:
-    """Map jobs to results in their order; a failed job leaves the others running. Equal jobs are run once."""
-    todo = unfinished(jobs, machine)
-    errors = _run(list(todo.values()), machine, prepared, log, None)
-    return [_result(job, machine, errors.get(job.key), job.key not in todo) for job in jobs]
-
-
-def advance(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log, epoch: int) -> dict[str, float]:
-    """Bring jobs to the end of an epoch and no further; map their keys to the best score so far, failed ones left out.
-
-    `fit` goes on from there, to the very weights that it would have reached at once.
-    """
-    todo = [
-        job
-        for job in unfinished(jobs, machine).values()
-        if len(JobFolder(machine.storage, job.key).read_history()) < epoch
-    ]
-    failed = _run(todo, machine, prepared, log, epoch)
-    histories = {job.key: JobFolder(machine.storage, job.key).read_history() for job in jobs if job.key not in failed}
-    return {key: max(record["score"] for record in records[:epoch]) for key, records in histories.items() if records}
+TRAINER_BYTES = 5e8  # of the process that starts a job's workers and waits for them
+ANNOUNCED = "COPPICE_CLUSTER"  # the cluster that one of a command's processes has told of
 
 
 def spread(
@@ -71,11 +39,10 @@ def spread(
 
     `shared` is sent once. Items of a worker that dies go to another. Files must be where all machines see them.
     """
+    connect(machine)
     import ray
     from ray.exceptions import RayError, RayTaskError
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    _connect(machine)
     task = ray.remote(num_cpus=1, max_retries=machine.max_failures)(function)
     held, waiting, running = ray.put(shared), iter(enumerate(items)), {}
     while True:
@@ -95,10 +62,10 @@ def spread(
 
 def everywhere(function: Callable[[Any], Any], argument: Any, machine: Machine) -> dict[str, Any]:
     """Map each machine of the cluster, by its address, to function(argument) as it gives there."""
+    connect(machine)
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    _connect(machine)
     nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
     task = ray.remote(num_cpus=0)(function)
     pinned = {
@@ -108,38 +75,99 @@ def everywhere(function: Callable[[Any], Any], argument: Any, machine: Machine) 
     return dict(zip(pinned, ray.get(list(pinned.values())), strict=True))
 
 
-def _run(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log, until: int | None) -> dict[str, str]:
+@contextmanager
+def kept_cluster(machine: Machine) -> Iterator[None]:
+    """Keep one cluster for all the processes that are started in this block."""
+    connect(machine)
+    import ray
+
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def connect(machine: Machine) -> None:
+    """Join the cluster that machine.yaml or RAY_ADDRESS names, or start one on this machine's loopback.
+
+    ValueError where none answers, or it refuses this machine's token.
+    """
+    prepare_environment(machine)
+    import ray
+
+    if ray.is_initialized():
+        return
+    try:
+        context = ray.init(
+            address=machine.address,
+            runtime_env=_sent() if machine.address else None,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    except (ConnectionError, RuntimeError) as error:
+        raise ValueError(
+            f"machine.yaml address {machine.address}: no Ray cluster answers, or it refuses this machine's token"
+            f" ({str(error).splitlines()[0]}). Is Ray running on this machine (ray status)? Is RAY_AUTH_TOKEN_PATH the"
+            " cluster's token? See docs/cluster.md#token"
+        ) from error
+    _announce(context.dashboard_url)
+
+
+def _sent() -> dict[str, Any]:
+    """What workers on other machines get: the sources, which those of a submitted job have, and what they do first."""
+
+    def begin() -> None:  # inside, so that it travels by value: by name every process of Ray would import torch for it
+        import ray
+
+        meet_at(ray.util.get_node_ip_address())
+
+    first = {"worker_process_setup_hook": begin}
+    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    return first if submitted else {"working_dir": str(ROOT), "excludes": EXCLUDED, **first}
+
+
+def _announce(dashboard: str | None) -> None:
+    """Say what the cluster holds, once for all stages that one command runs."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    if os.environ.get(ANNOUNCED) == address:
+        return
+    os.environ[ANNOUNCED] = address
+    held, machines = ray.cluster_resources(), sum(node["Alive"] for node in ray.nodes())
+    resources = f"{machines} machines, {held.get('CPU', 0):g} CPUs, {held.get('GPU', 0):g} GPUs"
+    print(f"cluster: {resources}" + (f"; dashboard http://{dashboard}" if dashboard else ""), flush=True)
+
+
+def run_jobs(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log, until: int | None) -> dict[str, str]:
     """Run jobs to their end, or to that of epoch `until`; give the messages of those that failed, by key."""
-    site = _site(machine, prepared)
     if not jobs:
         return {}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's table and hints, where the stage's own lines stand
-    with _following(jobs, machine.storage, log):
-        run = _one_by_one if machine.jobs == 1 or len(jobs) == 1 else _at_once
-        return run(jobs, machine, site, until)
+    here = machine.address is None and machine.alone and (machine.jobs == 1 or len(jobs) == 1)
+    if not here:
+        connect(machine)
+    if machine.address:
+        names = sorted({name for job in jobs for name, *_ in job.datasets})
+        ready_cluster(prepared, machine.storage, names, partial(_ask, machine), partial(print, flush=True))
+    open_storage(machine.storage)
+    site = _site(machine, prepared, here)
+    one = here or (not machine.alone and machine.jobs == 1)
+    with following(jobs, machine.storage, log):
+        return (_one_by_one if one else _at_once)(jobs, machine, site, until)
 
 
-def unfinished(jobs: Sequence[TrainJob], machine: Machine) -> dict[str, TrainJob]:
-    """Map jobs to those, by key, whose result does not stand in storage yet."""
-    return {job.key: job for job in jobs if JobFolder(machine.storage, job.key).read_result() is None}
+def _ask(machine: Machine, function: Callable[[Any], Any], argument: Any) -> dict[str, Any]:
+    return everywhere(function, argument, machine)
 
 
-def _result(job: TrainJob, machine: Machine, error: str | None, cached: bool) -> JobResult:
-    result = JobFolder(machine.storage, job.key).read_result()
-    if result is None and error is None:
-        error = "stopped without a result or a message"
-    return JobResult(job=job, result=result, error=error if result is None else None, cached=cached)
-
-
-def _site(machine: Machine, prepared: Path) -> Site:
-    import torch
-
-    gpu = torch.cuda.is_available() if machine.gpu is None else machine.gpu
-    if machine.alone and gpu and not torch.cuda.is_available():
+def _site(machine: Machine, prepared: Path, here: bool) -> Site:
+    gpu = _sees_gpu(here) if machine.gpu is None else machine.gpu
+    if here and gpu and not _sees_gpu(here):
         raise ValueError("machine.yaml gpu: true, but torch sees no GPU here; set gpu: false, or workers and address")
-    if machine.alone and machine.threads is not None:
+    if here and machine.threads is not None:
+        import torch
+
         torch.set_num_threads(machine.threads)
     return Site(
         prepared=prepared,
@@ -151,39 +179,75 @@ def _site(machine: Machine, prepared: Path) -> Site:
         checkpoint_seconds=machine.checkpoint_seconds,
         checkpoints=machine.checkpoints,
         cache=machine.cache,
+        storage_stands=True,
     )
 
 
+def _sees_gpu(here: bool) -> bool:
+    if here:
+        import torch
+
+        return torch.cuda.is_available()
+    import ray
+
+    return ray.cluster_resources().get("GPU", 0) > 0
+
+
+def _needs(machine: Machine, site: Site) -> dict[str, float]:
+    """What a process that trains takes of its machine."""
+    gpus = {"GPU": machine.gpus_per_worker} if site.device == "cuda" else {}
+    return {"CPU": float(machine.cpus_per_worker), **gpus}
+
+
+def _room(machine: Machine, site: Site) -> int:
+    """How many jobs the cluster holds at once; more would only wait for one another.
+
+    ValueError where it does not hold one: it would wait for ever.
+    """
+    import ray
+
+    needs, nodes = _needs(machine, site), [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    processes = sum(min(int(node.get(name, 0) / need) for name, need in needs.items()) for node in nodes)
+    of_job = max(1, machine.workers[0])
+    if processes < of_job and not machine.autoscaling:
+        wanted = " and ".join(f"{need:g} {name}" for name, need in needs.items())
+        raise ValueError(
+            f"machine.yaml workers: a job takes {of_job} processes of {wanted} each, the cluster has room for"
+            f" {processes} on {len(nodes)} machines; take fewer, or set autoscaling: true where it adds machines"
+        )
+    return max(1, processes // of_job)
+
+
 def _one_by_one(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int | None) -> dict[str, str]:
+    if not machine.alone:
+        _room(machine, site)
     errors = {job.key: _fit_one(job, machine, site, until) for job in jobs}
     return {key: error for key, error in errors.items() if error}
 
 
 def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int | None) -> dict[str, str]:
-    """Run several trainers at a time. More at once than the cluster can hold would wait for one another for ever."""
+    """Run several trainers at a time, each in a trial of Ray Tune."""
     from ray import tune
 
-    _connect(machine)
-    by_key = {job.key: job for job in jobs}
+    by_key, room = {job.key: job for job in jobs}, _room(machine, site)
 
     def trial(config: dict[str, Any]) -> None:
         job = by_key[config["key"]]
-        if not machine.alone:
+        if machine.alone:  # Ray Train's local mode is refused inside a trial; the trial is the process that it would be
+            error = run_job(job, with_threads(site, machine), until)
+        else:
             error = _fit_one(job, machine, site, until)
-        else:  # Ray Train's local mode is refused inside a trial; the trial is the process that it would be
-            if site.device == "cpu":
-                import torch
-
-                torch.set_num_threads(machine.threads or machine.cpus_per_worker)
-            error = _train(job, site, until)
         tune.report({"error": error or ""})
 
-    cpus = machine.cpus_per_worker if machine.alone else 0
-    gpus = machine.gpus_per_worker if site.device == "cuda" and machine.alone else 0
+    # A trainer of workers waits for them and computes nothing; but Tune refuses a trial that takes nothing at all.
+    needs = _needs(machine, site) if machine.alone else {"memory": TRAINER_BYTES}
+    logging.getLogger("ray.tune").setLevel(logging.WARNING)
     tuner = tune.Tuner(
-        tune.with_resources(trial, {"cpu": cpus, "gpu": gpus}),
+        tune.with_resources(trial, needs),
         param_space={"key": tune.grid_search(list(by_key))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=None if machine.jobs == "auto" else machine.jobs),
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=machine.jobs or room if machine.autoscaling else min(machine.jobs or room, room)
+        ),
         run_config=tune.RunConfig(
             storage_path=f"{machine.storage}/tune",
             failure_config=tune.FailureConfig(max_failures=machine.max_failures),
@@ -193,7 +257,7 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int 
     errors = {}
     for outcome in tuner.fit():
         config = outcome.config or {}
-        message = str(outcome.error) if outcome.error else (outcome.metrics or {}).get("error", "")
+        message = _said(outcome.error) if outcome.error else (outcome.metrics or {}).get("error", "")
         if message:
             errors[config["key"]] = message
     return errors
@@ -201,16 +265,23 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int 
 
 def _fit_one(job: TrainJob, machine: Machine, site: Site, until: int | None) -> str | None:
     """Run one job by a Ray trainer; give the message it failed with, or None."""
+    prepare_environment(machine)
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    if not machine.alone:
-        _connect(machine)
+    low, high = (usable_ranks(job, most) for most in machine.workers)
+    if any(usable_ranks(job, number) != number for number in range(low, high)):
+        high = low  # a cluster that grows or shrinks would come by a number that the job can't be shared out to
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"job": job, "site": site, "until": until},
-        scaling_config=ScalingConfig(num_workers=machine.workers[1], use_gpu=site.device == "cuda"),
+        train_loop_config={"job": job, "site": site, "until": until, "machine": machine},
+        torch_config=TorchConfig(timeout_s=machine.stuck_seconds),
+        scaling_config=ScalingConfig(
+            num_workers=high if low == high else (low, high),
+            use_gpu=site.device == "cuda",
+            resources_per_worker=None if machine.alone else _needs(machine, site),
+        ),
         run_config=RunConfig(
             name=job.key,
             storage_path=f"{machine.storage}/ray",
@@ -220,7 +291,7 @@ def _fit_one(job: TrainJob, machine: Machine, site: Site, until: int | None) -> 
     try:
         return trainer.fit().return_value
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return _said(error)
 
 
 def _worker(config: Mapping[str, Any]) -> str | None:
@@ -232,60 +303,14 @@ def _worker(config: Mapping[str, Any]) -> str | None:
     # The site says whether there are GPUs; which of a node's GPUs is this rank's, only Ray knows.
     device = str(get_device()) if site.device == "cuda" else site.device
     site = replace(site, rank=context.get_world_rank(), world=context.get_world_size(), device=device)
-    return _train(job, site, config["until"], ray.train.report)
+    if not config["machine"].alone:
+        site = with_threads(site, config["machine"])
+    return run_job(job, site, config["until"], ray.train.report)
 
 
-def _train(
-    job: TrainJob, site: Site, until: int | None, report: Callable[[dict[str, Any]], None] | None = None
-) -> str | None:
-    """Train and conclude a job, or train it up to an epoch. A diverged one is an answer; no restart could mend it."""
-    try:
-        for record in train(job, site):
-            if report is not None:
-                report({"epoch": record.epoch, "score": record.score})
-            if record.epoch == until:
-                return None
-        if site.rank == 0:
-            conclude(job, site)
-    except Diverged as error:
-        return str(error)
-    return None
-
-
-def _connect(machine: Machine) -> None:
-    import ray
-
-    if not ray.is_initialized():
-        # Token authentication is for clusters; one that lives inside this process listens on loopback alone.
-        environment = {
-            "working_dir": str(ROOT),
-            "excludes": ["/artifacts", "/runs", "/.venv", "/.git", "/.dvc", "*.db"],
-        }
-        ray.init(address=machine.address, runtime_env=environment if machine.address else None, log_to_driver=False)
-
-
-@contextmanager
-def _following(jobs: Sequence[TrainJob], storage: str, log: Log) -> Iterator[None]:
-    """Hand each new line of the jobs' histories to `log`, from now until the block has ended and all were seen."""
-    ended = threading.Event()
-    seen: dict[str, int] = {}
-
-    def look() -> None:
-        for job in jobs:
-            records = JobFolder(storage, job.key).read_history()
-            for record in records[seen.get(job.key, 0) :]:
-                log(job, record)
-            seen[job.key] = max(len(records), seen.get(job.key, 0))
-
-    def follow() -> None:
-        while not ended.wait(POLL_SECONDS):
-            look()
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        look()
+def _said(error: BaseException) -> str:
+    """The one line that says why: the end of what Ray wraps in tracebacks of several processes."""
+    failures = getattr(error, "worker_failures", None)
+    cause = next(iter(failures.values())) if failures else error
+    lines = [line for line in str(cause).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(cause).__name__

@@ -8,9 +8,10 @@ import argparse
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from pipeline.config import ROOT, load, load_machine
+from pipeline.config import ROOT, Machine, load, load_machine
 from pipeline.presets import adopt_preset
 from stages.session import start
 
@@ -25,18 +26,28 @@ def main() -> None:
     elif arguments.root:
         raise ValueError("--root says where a preset's data lie: give --preset too")
     load()
-    load_machine()
+    machine = load_machine()
     began = time.monotonic()
     lock = ROOT / "dvc.lock"
     before = lock.read_bytes() if lock.exists() else b""
     if not (ROOT / ".git").exists():
         subprocess.run(["dvc", "config", "--local", "core.no_scm", "true"], cwd=ROOT, check=True)
-    done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=ROOT, check=False)
+    with _cluster(machine):
+        done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=ROOT, check=False)
     if done.returncode:
         sys.exit(done.returncode)
     if lock.exists() and lock.read_bytes() == before:
         print(f"nothing to do: every stage is up to date ({time.monotonic() - began:.0f} s)")
     print(f"report: {ROOT / 'artifacts/report/index.html'}\nruns:   make ui")
+
+
+def _cluster(machine: Machine) -> AbstractContextManager[None]:
+    """One cluster for all stages, where machine.yaml asks for one."""
+    if not machine.clustered:
+        return nullcontext()
+    from pipeline.runner import kept_cluster  # brings torch and Ray, which a study in this process starts without
+
+    return kept_cluster(machine)
 
 
 if __name__ == "__main__":

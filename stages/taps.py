@@ -24,9 +24,9 @@ from pipeline.artifacts import (
     write_table,
     writing,
 )
+from pipeline.fitting import unfinished
 from pipeline.jobs import TrainJob
 from pipeline.results import delta_of, trials
-from pipeline.runner import unfinished
 from pipeline.storage import JobFolder
 from stages.session import Session, session, start
 from stages.training import advance_jobs, train_jobs

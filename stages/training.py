@@ -6,8 +6,9 @@ from typing import Any
 
 from models.tasks import TASKS
 from pipeline.artifacts import ARTIFACTS
+from pipeline.fitting import advance, fit, unfinished
 from pipeline.jobs import TrainJob
-from pipeline.runner import advance, fit, unfinished
+from pipeline.storage import JobFolder
 from pipeline.tracking import Run
 from stages.session import Session, revision
 
@@ -57,14 +58,19 @@ def _log(
 ) -> Callable[[TrainJob, Mapping[str, Any]], None]:
     """What takes each finished epoch to the job's run and to the terminal."""
     last = {job.key: until or job.train.epochs for job in jobs}
-    tell = progress(session, last, sum(last[key] for key in unfinished(jobs, session.machine)))
+    todo = unfinished(jobs, session.machine)
+    begun = {key: len(JobFolder(session.machine.storage, key).read_history()) for key in todo}
+    tell = progress(session, last, sum(max(0, last[key] - begun[key]) for key in todo))
 
     def log(job: TrainJob, record: Mapping[str, Any]) -> None:
         losses = {f"train/{name}/loss": value for name, value in record["losses"].items()}
         losses |= {f"train/{name}/weight": value for name, value in record["weights"].items()}
         metrics = {f"val/{name}/{_metric(job, name)}": value for name, value in record["val"].items()}
         runs[job.key].log({**losses, **metrics, "lr": record["lr"], "val/score": record["score"]}, record["epoch"])
-        tell(job, record)
+        if record["epoch"] > begun.get(
+            job.key, 0
+        ):  # tracking may lack epochs of an earlier command, the terminal had them
+            tell(job, record)
 
     return log
 

@@ -102,6 +102,7 @@ def test_runner_and_tracking_never_meet() -> None:
     "start",
     [
         *(f"pipeline.{part}" for part in ("config", "datasets.base", "artifacts", "preparing", "storage", "tracking")),
+        "pipeline.shipping",
         "stages.prepare",
     ],
 )
@@ -118,7 +119,7 @@ def test_what_decides_a_result_counts_towards_a_jobs_key() -> None:
     """`pipeline.jobs.SOURCES` against what the loop imports; settings and data count by value."""
     from pipeline.jobs import SOURCES
 
-    parts = ("artifacts", "config", "jobs", "settings_file", "storage", "strategies", "__init__")
+    parts = ("artifacts", "config", "jobs", "settings_file", "storage", "checkpoints", "strategies", "__init__")
     by_value = {f"pipeline/{part}.py" for part in parts} | {"models/__init__.py"}
     reached = {name(path) for path in closure(ROOT / "pipeline/loop.py")} - by_value
     counted = {name(path) for pattern in SOURCES for path in ROOT.glob(pattern)}

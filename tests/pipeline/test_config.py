@@ -160,7 +160,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_machine_defaults_lie_beside_the_file(tmp_path: Path) -> None:
     machine = load_machine(tmp_path / "machine.yaml")
-    assert (machine.jobs, machine.workers) == (1, 0)
+    assert (machine.jobs, machine.workers, machine.alone) == (1, (0, 0), True)
     assert machine.storage == str(tmp_path / "runs")
     assert machine.tracking_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
 
@@ -174,7 +174,7 @@ def test_machine_storage(tmp_path: Path, written: str, storage: str) -> None:
 
 
 def test_machine_errors_name_the_key(tmp_path: Path) -> None:
-    (tmp_path / "machine.yaml").write_text("jobs: 0\nworker: 2\n")
+    (tmp_path / "machine.yaml").write_text("jobs: -1\nworker: 2\n")
     with pytest.raises(ValueError, match=r"yaml:1 jobs: (.|\n)*yaml:2 worker: unknown key. Did you mean workers"):
         load_machine(tmp_path / "machine.yaml")
 

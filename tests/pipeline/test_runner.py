@@ -10,8 +10,8 @@ import pytest
 from pipeline import runner
 from pipeline.artifacts import read_manifests
 from pipeline.config import Machine
+from pipeline.fitting import JobResult, advance, fit
 from pipeline.jobs import TrainJob
-from pipeline.runner import JobResult, advance, fit
 from pipeline.storage import JobFolder
 from tests.pipeline.cases import DECODING, QUIET, make_job
 
