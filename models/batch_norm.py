@@ -52,14 +52,15 @@ class GlobalBatchNorm2d(_BatchNorm2d):
 
     def normalise(self, x_BCHW: Tensor) -> Tensor:
         values = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
-        count = values.new_tensor([values.numel() / values.shape[1]])
-        total = all_reduce(torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count]))
+        # In double: the difference of two large sums may be small, and ranks add them up in another order.
+        sums_C = [part.sum((0, 2, 3), dtype=torch.float64) for part in (values, values.square())]
+        total = all_reduce(torch.cat([*sums_C, sums_C[0].new_tensor([values.numel() / values.shape[1]])]))
         sum_C, square_C, count = total.split([self.num_features, self.num_features, 1])
         mean_C = sum_C / count
         variance_C = (square_C / count - mean_C.square()).clamp(min=0)
         self._track(mean_C.detach(), variance_C.detach() * count.detach() / (count.detach() - 1).clamp(min=1))
-        scale_C = torch.rsqrt(variance_C + self.eps) * self.weight
-        shift_C = self.bias - mean_C * scale_C
+        scale_C = (torch.rsqrt(variance_C + self.eps) * self.weight).to(values.dtype)
+        shift_C = (self.bias - mean_C * scale_C).to(values.dtype)
         return (values * scale_C[:, None, None] + shift_C[:, None, None]).to(x_BCHW.dtype)
 
     @torch.no_grad()
@@ -67,7 +68,7 @@ class GlobalBatchNorm2d(_BatchNorm2d):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         for running_C, found_C in zip(self.statistics(), (mean_C, variance_C), strict=True):
-            running_C.lerp_(found_C, self.momentum)
+            running_C.lerp_(found_C.to(running_C.dtype), self.momentum)
         self.num_batches_tracked += 1
 
 

@@ -174,6 +174,13 @@ class Machine(Settings):
     tracking_uri: str | None = None
     roots: dict[str, str] = {}
 
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _shareable(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError(f"Ray gives away parts of one GPU or whole ones, not {value:g}")
+        return value
+
     @field_validator("workers", mode="before")
     @classmethod
     def _range(cls, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ def advance(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log
     ]
     failed = run_jobs(todo, machine, prepared, log, epoch)
     histories = {job.key: JobFolder(machine.storage, job.key).read_history() for job in jobs if job.key not in failed}
-    return {key: max(record["score"] for record in records[:epoch]) for key, records in histories.items() if records}
+    scores = {key: [record["score"] for record in records[:epoch]] for key, records in histories.items() if records}
+    # An undefined score never wins over a number, wherever it stands.
+    return {key: max(found, key=lambda score: -inf if isnan(score) else score) for key, found in scores.items()}
 
 
 def unfinished(jobs: Sequence[TrainJob], machine: Machine) -> dict[str, TrainJob]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -22,20 +22,26 @@ def following(jobs: Sequence[TrainJob], storage: str, log: Log) -> Iterator[None
     seen: dict[str, int] = {}
     stamps: dict[str, Any] = {}
 
-    def look() -> None:
+    def changed() -> list[TrainJob]:
         # One question for all jobs, and only what has changed is read: a thousand histories a second are megabytes.
-        found = stamps_of(storage, [job.key for job in jobs])
-        for job in [job for job in jobs if found[job.key] != stamps.get(job.key)]:
-            records = JobFolder(storage, job.key).read_history()
-            for record in records[seen.get(job.key, 0) :]:
-                log(job, record)
-            seen[job.key] = max(len(records), seen.get(job.key, 0))
-            stamps[job.key] = found[job.key]
+        try:
+            found = stamps_of(storage, [job.key for job in jobs])
+        except OSError:  # a storage that is away is asked again
+            return []
+        new = [job for job in jobs if found[job.key] != stamps.get(job.key)]
+        stamps.update(found)
+        return new
+
+    def show(job: TrainJob) -> None:
+        records = JobFolder(storage, job.key).read_history()
+        for record in records[seen.get(job.key, 0) :]:
+            log(job, record)
+        seen[job.key] = max(len(records), seen.get(job.key, 0))
 
     def follow() -> None:
         while not ended.wait(POLL_SECONDS):
-            with suppress(OSError):  # a storage that is away is asked again
-                look()
+            for job in changed():
+                show(job)
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -44,7 +50,8 @@ def following(jobs: Sequence[TrainJob], storage: str, log: Log) -> Iterator[None
     finally:
         ended.set()
         thread.join()
-        look()
+        for job in jobs:
+            show(job)
 
 
 def stamps_of(storage: str, keys: Sequence[str]) -> dict[str, tuple[int | None, int | None]]:

@@ -119,10 +119,10 @@ def _image_flops(spec: ModelSpec, dataset: str, costs: ImageCosts, between: floa
     return sum(count * block for count, block in zip(blocks, costs.blocks, strict=True)) + heads
 
 
-def job_bytes(item: Planned, params: int) -> int:
-    """What a job keeps while and after it is trained: a checkpoint, the best epoch's weights, its bundle and a copy."""
+def job_bytes(item: Planned, params: int, checkpoints: int) -> int:
+    """What a job keeps: so many checkpoints, two epochs' weights that they call the best, its bundle and a copy."""
     train = item.job.train
-    return 4 * params * (4 + STATES[train.optimiser] + bool(train.ema))
+    return 4 * params * (checkpoints * (1 + STATES[train.optimiser] + bool(train.ema)) + 4)
 
 
 def measured_speed(config: Config, spec: ModelSpec, manifests: Manifests, machine: Machine) -> Speed:

@@ -64,7 +64,7 @@ def plan(config: Config, machine: Machine, *, timing: bool = True) -> Plan:
         _task_lines(spec, costs, data),
         _network_lines(config, manifests, spec, costs),
         _job_lines(jobs, manifests, image_costs(spec, manifests), speed),
-        _disk_lines(config, data, jobs, costs),
+        _disk_lines(config, data, jobs, costs, machine.checkpoints),
     ]
     if problems:
         parts.append(["to be mended first:", *(f"  {line}" for line in problems)])
@@ -174,7 +174,7 @@ def _job_lines(
 
 
 def _disk_lines(
-    config: Config, data: Sequence[DataPlan], jobs: Sequence[Planned], costs: Mapping[str, Costs]
+    config: Config, data: Sequence[DataPlan], jobs: Sequence[Planned], costs: Mapping[str, Costs], checkpoints: int
 ) -> list[str]:
     found = [(item.images, item.row_bytes) for item in data if item.row_bytes is not None and item.images]
     stored = bytes_text(sum(images * row_bytes for images, row_bytes in found)) if found else UNKNOWN
@@ -185,7 +185,7 @@ def _disk_lines(
             params = [_params(item, costs) for item in items if item.stage == "branched"] or [
                 network_params(items[0].job.model)
             ] * len(items)
-            kept += sum(job_bytes(item, count) for item, count in zip(items, params, strict=True))
+            kept += sum(job_bytes(item, count, checkpoints) for item, count in zip(items, params, strict=True))
     return [
         f"disk: prepared shards {stored} ({config.prepare.store}, by a sample of each data set{missing})",
         f"  checkpoints and bundles up to {bytes_text(kept)}",

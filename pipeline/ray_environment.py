@@ -1,38 +1,49 @@
-"""What Ray takes from the environment, what of the checkout it is sent, and what its workers set first."""
+"""Around Ray: what it reads from the environment, what of the checkout it is sent, its errors, and Ctrl-C."""
 
 import fcntl
 import os
+import re
+import signal
 import socket
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.config import Machine
 
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+CONNECTION = re.compile(r"connection|gloo|nccl", re.IGNORECASE)
 # What a driver sends: the program. Results, environments and version control stay where they are.
 EXCLUDED = ["/artifacts", "/runs", "/.venv", "/.git", "/.dvc", "/tests", "/mlartifacts", "*.db", "__pycache__"]
 
 
 def prepare_environment(machine: Machine) -> None:
-    """Set what Ray reads when it is first imported; what the user has set stays.
+    """Set what Ray reads when it is first imported: no telemetry, no noise, tokens where there are some.
 
-    No telemetry, no noise, tokens where there are some, and loopback for a cluster of our own.
+    What the user has set stays, but for what machine.yaml says.
     """
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
         "RAY_AIR_NEW_OUTPUT": "0",  # Tune's table and hints, where the stage's own lines stand
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the stage, as everywhere
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # then an elastic job takes what is left of a cluster
         "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": "",  # what is sent is ours to say, without a warning for each
     }
-    if machine.address is None and "RAY_ADDRESS" not in os.environ:
-        # Ray's own switch, off by default on macOS: its processes would listen on every interface otherwise.
-        settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    elif any(name in os.environ for name in TOKENS) or (Path.home() / ".ray" / "auth_token").exists():
+    if any(name in os.environ for name in TOKENS) or (Path.home() / ".ray" / "auth_token").exists():
         settings["RAY_AUTH_MODE"] = "token"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(machine.stuck_seconds)
+
+
+def keep_to_loopback(machine: Machine) -> None:
+    """Have a cluster that this process starts listen on 127.0.0.1 alone; one that is there already is left as it is."""
+    if machine.address is None and "RAY_ADDRESS" not in os.environ:
+        # Ray's own switch, off by default on macOS: its processes would listen on every interface otherwise.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def meet_at(address: str) -> None:
@@ -53,3 +64,31 @@ def _address_of(interface: str) -> str | None:
         except OSError:
             return None
     return socket.inet_ntoa(answer[20:24])
+
+
+@contextmanager
+def own_ctrl_c() -> Iterator[None]:
+    """Keep Ctrl-C what it is elsewhere: Ray Train's own handler ends the process as if all were done, and stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def reason(error: BaseException) -> str:
+    """The one line that says why: the end of what Ray wraps in tracebacks of several processes."""
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    said = [_last_line(failure) for failure in failures.values()]
+    # Where one rank fails the others lose their connection to it.
+    return next((line for line in said if not CONNECTION.search(line)), said[0])
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

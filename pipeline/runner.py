@@ -22,9 +22,9 @@ from pipeline.config import ROOT, Machine
 from pipeline.following import Log, following
 from pipeline.jobs import TrainJob, usable_ranks
 from pipeline.one_job import run_job, with_threads
-from pipeline.ray_environment import EXCLUDED, meet_at, prepare_environment
-from pipeline.shipping import ready_cluster
-from pipeline.storage import open_storage
+from pipeline.ray_environment import EXCLUDED, keep_to_loopback, meet_at, own_ctrl_c, prepare_environment, reason
+from pipeline.shipping import fetch, ready_cluster
+from pipeline.storage import PATIENCE, open_storage
 from pipeline.training_state import Site
 
 LOADERS = 4  # processes that decode images for one GPU, where machine.yaml does not say
@@ -85,15 +85,17 @@ def kept_cluster(machine: Machine) -> Iterator[None]:
     try:
         yield
     finally:
+        del os.environ["RAY_ADDRESS"]
         ray.shutdown()
 
 
 def connect(machine: Machine) -> None:
-    """Join the cluster that machine.yaml or RAY_ADDRESS names, or start one on this machine's loopback.
+    """Join the cluster that machine.yaml names or `kept_cluster` holds, or start one on this machine's loopback.
 
     ValueError where none answers, or it refuses this machine's token.
     """
     prepare_environment(machine)
+    keep_to_loopback(machine)
     import ray
 
     if ray.is_initialized():
@@ -150,6 +152,11 @@ def run_jobs(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Lo
     if machine.address:
         names = sorted({name for job in jobs for name, *_ in job.datasets})
         ready_cluster(prepared, machine.storage, names, partial(_ask, machine), partial(print, flush=True))
+        if (
+            not machine.alone
+        ):  # ranks that have the data would wait for those that fetch it no longer than for the stuck
+            datasets = {name: fingerprint for job in jobs for name, fingerprint, *_ in job.datasets}
+            _ask(machine, fetch, (datasets, prepared, machine.storage, machine.cache))
     open_storage(machine.storage)
     site = _site(machine, prepared, here)
     one = here or (not machine.alone and machine.jobs == 1)
@@ -165,10 +172,11 @@ def _site(machine: Machine, prepared: Path, here: bool) -> Site:
     gpu = _sees_gpu(here) if machine.gpu is None else machine.gpu
     if here and gpu and not _sees_gpu(here):
         raise ValueError("machine.yaml gpu: true, but torch sees no GPU here; set gpu: false, or workers and address")
-    if here and machine.threads is not None:
+    threads = machine.threads or (machine.cpus_per_worker if machine.jobs != 1 else None)
+    if here and threads is not None:  # as many as a trial has, where one job is left of several
         import torch
 
-        torch.set_num_threads(machine.threads)
+        torch.set_num_threads(threads)
     return Site(
         prepared=prepared,
         storage=machine.storage,
@@ -207,7 +215,7 @@ def _room(machine: Machine, site: Site) -> int:
     import ray
 
     needs, nodes = _needs(machine, site), [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    processes = sum(min(int(node.get(name, 0) / need) for name, need in needs.items()) for node in nodes)
+    processes = sum(min(_times(need, node.get(name, 0)) for name, need in needs.items()) for node in nodes)
     of_job = max(1, machine.workers[0])
     if processes < of_job and not machine.autoscaling:
         wanted = " and ".join(f"{need:g} {name}" for name, need in needs.items())
@@ -218,11 +226,27 @@ def _room(machine: Machine, site: Site) -> int:
     return max(1, processes // of_job)
 
 
+def _times(need: float, there: float) -> int:
+    """How often a need fits; a fraction of a GPU lies on one of them."""
+    return int(there) * int(1 / need) if need < 1 else int(there / need)
+
+
 def _one_by_one(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int | None) -> dict[str, str]:
     if not machine.alone:
         _room(machine, site)
-    errors = {job.key: _fit_one(job, machine, site, until) for job in jobs}
+    errors = {job.key: _fit_patiently(job, machine, site, until) for job in jobs}
     return {key: error for key, error in errors.items() if error}
+
+
+def _fit_patiently(job: TrainJob, machine: Machine, site: Site, until: int | None) -> str | None:
+    """Run a job; what took its trainer along, and no worker's fault, is tried again as a trial of Tune would be."""
+    for attempt in range(machine.max_failures + 1):
+        try:
+            return _fit_one(job, machine, site, until)
+        except Exception as error:
+            if machine.alone or attempt == machine.max_failures:
+                return reason(error) if not machine.alone else f"{type(error).__name__}: {error}"
+    return None
 
 
 def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int | None) -> dict[str, str]:
@@ -246,7 +270,8 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int 
         tune.with_resources(trial, needs),
         param_space={"key": tune.grid_search(list(by_key))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=machine.jobs or room if machine.autoscaling else min(machine.jobs or room, room)
+            # A cluster that adds machines is asked for all that may run at once.
+            max_concurrent_trials=machine.jobs or len(jobs) if machine.autoscaling else min(machine.jobs or room, room)
         ),
         run_config=tune.RunConfig(
             storage_path=f"{machine.storage}/tune",
@@ -256,17 +281,16 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int 
     )
     errors = {}
     for outcome in tuner.fit():
-        config = outcome.config or {}
-        message = _said(outcome.error) if outcome.error else (outcome.metrics or {}).get("error", "")
-        if message:
-            errors[config["key"]] = message
+        message = reason(outcome.error) if outcome.error else (outcome.metrics or {}).get("error", "")
+        if message and outcome.config:  # a trial that never began has none
+            errors[outcome.config["key"]] = message
     return errors
 
 
 def _fit_one(job: TrainJob, machine: Machine, site: Site, until: int | None) -> str | None:
     """Run one job by a Ray trainer; give the message it failed with, or None."""
     prepare_environment(machine)
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
@@ -276,7 +300,7 @@ def _fit_one(job: TrainJob, machine: Machine, site: Site, until: int | None) -> 
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"job": job, "site": site, "until": until, "machine": machine},
-        torch_config=TorchConfig(timeout_s=machine.stuck_seconds),
+        torch_config=TorchConfig(timeout_s=machine.stuck_seconds + int(PATIENCE)),  # one may wait for the storage
         scaling_config=ScalingConfig(
             num_workers=high if low == high else (low, high),
             use_gpu=site.device == "cuda",
@@ -289,9 +313,10 @@ def _fit_one(job: TrainJob, machine: Machine, site: Site, until: int | None) -> 
         ),
     )
     try:
-        return trainer.fit().return_value
-    except Exception as error:
-        return _said(error)
+        with own_ctrl_c():
+            return trainer.fit().return_value
+    except TrainingFailedError as error:
+        return reason(error)
 
 
 def _worker(config: Mapping[str, Any]) -> str | None:
@@ -306,11 +331,3 @@ def _worker(config: Mapping[str, Any]) -> str | None:
     if not config["machine"].alone:
         site = with_threads(site, config["machine"])
     return run_job(job, site, config["until"], ray.train.report)
-
-
-def _said(error: BaseException) -> str:
-    """The one line that says why: the end of what Ray wraps in tracebacks of several processes."""
-    failures = getattr(error, "worker_failures", None)
-    cause = next(iter(failures.values())) if failures else error
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(cause).__name__

@@ -34,8 +34,8 @@ from pipeline.artifacts import (
 )
 from pipeline.plan_text import bytes_text
 from pipeline.spool import lock
-from pipeline.storage import FULL
-from pipeline.transport import Say, copied, download, patiently, shown, sizes_below, upload, write
+from pipeline.storage import FULL, shown
+from pipeline.transport import Say, copied, download, patiently, sizes_below, upload, write
 from pipeline.visibility import Ask, Sight, Sought, holds, look, marked
 
 WHOLE = "whole.json"
@@ -152,6 +152,11 @@ def obtain(datasets: Mapping[str, str], prepared: Path, storage: str, cache: str
         with suppress(FileExistsError):
             (view / name).symlink_to(Path("../../data") / fingerprint)
     return view
+
+
+def fetch(wanted: tuple[Mapping[str, str], Path, str, str]) -> None:
+    """`obtain` on a machine that is told to, before any job waits for it."""
+    obtain(*wanted)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from models.spec import Column
 from pipeline import jobs
 from pipeline.artifacts import DatasetManifest
 from pipeline.config import Config
-from pipeline.jobs import TrainJob, model_spec, sources_digest, task_specs, train_job
+from pipeline.jobs import TrainJob, model_spec, sources_digest, task_specs, train_job, usable_ranks
 from pipeline.storage import JobFolder, StorageFailed
 from tests.pipeline.cases import make_job, settings
 
@@ -212,3 +212,28 @@ class _Full:
     def open_output_stream(self, path: str) -> object:
         Path(path).write_bytes(b"n")
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("most", range(1, 10))
+@pytest.mark.parametrize(
+    ("batch", "images", "draws"), [(8, None, 1), (3, None, 1), (8, 2, 1), (6, 3, 1), (8, None, 6), (2, None, 4)]
+)
+def test_a_job_takes_the_most_workers_that_can_share_its_batches(
+    batch: int, images: int | None, draws: int, most: int
+) -> None:
+    """By trying: rows are dealt out in turn, none goes without, and a group of images is never torn."""
+
+    def shares(world: int) -> bool:
+        if draws > 1:
+            return len({len(range(rank, draws, world)) for rank in range(world)}) == 1
+        ranks = [range(rank, batch, world) for rank in range(world)]
+        groups = batch // (images or 1)
+        counts = {sum(row % groups == group for row in rows) for rows in ranks for group in range(groups)}
+        return all(ranks) and (images is None or counts <= {0, images})
+
+    job = replace(make_job({"tiny": MANIFEST}, batch=batch, norm_images=images), draws=draws)
+    assert usable_ranks(job, most) == max(world for world in range(1, most + 1) if shares(world))
+
+
+def test_no_workers_are_no_workers() -> None:
+    assert usable_ranks(JOB, 0) == 0

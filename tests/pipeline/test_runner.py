@@ -97,6 +97,7 @@ def _cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("_cluster")
 def test_two_workers_give_the_result_of_none(prepared: Path, tmp_path: Path) -> None:
     jobs = three(prepared)[1:]
@@ -112,6 +113,7 @@ def test_two_workers_give_the_result_of_none(prepared: Path, tmp_path: Path) -> 
     assert sorted(logged) == sorted(expected)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("_cluster")
 def test_several_at_once_through_tune(prepared: Path, tmp_path: Path) -> None:
     jobs = three(prepared)

@@ -13,7 +13,7 @@ from tests import ray_nodes as cluster
 from tests.pipeline.fault_study import study
 from tests.ray_nodes import Nodes, ray_nodes, why_not
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,10 @@ def nodes(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Iterator[
     elsewhere = folder / "ray"
     elsewhere.write_text(f"#!/bin/sh -e\nmount -t tmpfs none '{prepared}'\nexec '{cluster.RAY}' \"$@\"\n")
     elsewhere.chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
-        # Both have this machine's name, which leads to loopback; the workers are to meet on the nodes' own network.
-        patch.setitem(cluster.ENVIRONMENT, "GLOO_SOCKET_IFNAME", "eth0")
-        with ray_nodes(folder, nodes=1, cpus=1) as started:
-            patch.setattr(cluster, "RAY", elsewhere)  # a namespace of `ip netns exec` has mounts of its own
-            started.start(1)
-            yield started
+    with pytest.MonkeyPatch.context() as patch, ray_nodes(folder, nodes=1, cpus=1) as started:
+        patch.setattr(cluster, "RAY", elsewhere)  # a namespace of `ip netns exec` has mounts of its own
+        started.start(1)
+        yield started
 
 
 def train(prepared: Path, nodes: Nodes, storage: Path, cache: Path) -> str:

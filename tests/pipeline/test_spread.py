@@ -16,6 +16,7 @@ from tests.pipeline.trouble_source import Deadly, loaded, plus
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     # Ray's own: sockets and files of the cluster, its plans for later versions, what its imports raise
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
