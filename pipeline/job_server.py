@@ -6,14 +6,22 @@ tracebacks, so this asks first.
 
 import json
 import os
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 SECONDS = 20
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 TOKEN_PAGE = "docs/cluster.md#token"
+
+
+class _Stay(HTTPRedirectHandler):
+    """Follows no redirection: the token would be sent along, to whatever host it names."""
+
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
+        del req, fp, code, msg, headers, newurl
 
 
 def job_server(address: str | None) -> str:
@@ -37,18 +45,21 @@ def status(url: str, job: str) -> str:
 
 
 def _get(url: str, job: str) -> Any:
+    headers = _headers()
     try:
-        with urlopen(Request(f"{url}/api/jobs/{job}", headers=_headers()), timeout=SECONDS) as answer:
+        with build_opener(_Stay).open(Request(f"{url}/api/jobs/{job}", headers=headers), timeout=SECONDS) as answer:
             return json.load(answer)
     except HTTPError as error:
         error.close()
         if error.code in (401, 403):
             raise ValueError(_refused(url, error.code)) from None
+        if elsewhere := error.headers.get("Location"):
+            raise ValueError(f"{url} points to {elsewhere}: set TO to the address of the dashboard itself") from None
         raise ValueError(f"{url} answered {error.code}: is it the dashboard of a Ray cluster?") from None
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise ValueError(f"no Ray cluster answers at {url} ({reason}). {_reach()}") from None
-    except ValueError:
+    except (HTTPException, ValueError):
         raise ValueError(f"{url} answered, but not as the dashboard of a Ray cluster does") from None
 
 
@@ -58,7 +69,10 @@ def _reach() -> str:
 
 def _headers() -> dict[str, str]:
     """What `ray job` would send: RAY_JOB_HEADERS, and the token where RAY_AUTH_MODE says so."""
-    headers = json.loads(os.environ.get("RAY_JOB_HEADERS", "{}"))
+    try:
+        headers = dict(json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}"))
+    except (TypeError, ValueError):
+        raise ValueError('RAY_JOB_HEADERS is not a JSON object, as {"Name": "value"} is') from None
     if os.environ.get("RAY_AUTH_MODE") == "token" and (token := _token()):
         headers.setdefault("Authorization", f"Bearer {token}")
     return headers

@@ -102,7 +102,8 @@ def connect(machine: Machine) -> None:
         return
     try:
         context = ray.init(
-            address=machine.address,
+            # "local": Ray would else join whatever cluster was last started on this machine.
+            address=machine.address or os.environ.get("RAY_ADDRESS", "local"),
             runtime_env=_sent() if machine.address else None,
             log_to_driver=False,
             logging_level=logging.WARNING,
@@ -138,7 +139,7 @@ def _announce(dashboard: str | None) -> None:
         return
     os.environ[ANNOUNCED] = address
     held, machines = ray.cluster_resources(), sum(node["Alive"] for node in ray.nodes())
-    resources = f"{machines} machines, {held.get('CPU', 0):g} CPUs, {held.get('GPU', 0):g} GPUs"
+    resources = f"{machines} machine{'s' * (machines != 1)}, {held.get('CPU', 0):g} CPUs, {held.get('GPU', 0):g} GPUs"
     print(f"cluster: {resources}" + (f"; dashboard http://{dashboard}" if dashboard else ""), flush=True)
 
 

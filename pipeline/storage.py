@@ -54,11 +54,8 @@ class JobFolder:
 
     @property
     def path(self) -> str:
-        """The folder as messages name it: without the keys and options that an address may hold."""
-        if "://" not in self.storage:
-            return f"{self.storage}/jobs/{self.key}"
-        parts = urlsplit(self.storage)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}/jobs/{self.key}"
+        """The folder as messages name it."""
+        return f"{shown(self.storage).rstrip('/')}/jobs/{self.key}"
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, whole or not at all."""
@@ -150,7 +147,7 @@ class JobFolder:
             with system.open_output_stream(draft) as stream:
                 stream.write(data)
             if system.type_name == "local":
-                _settle(draft)
+                settle(draft)
             system.move(draft, file)
             _seen.add(self.storage)
         except OSError:
@@ -218,7 +215,15 @@ def open_storage(storage: str) -> None:
         folder._patiently("make the folder", lambda: system.create_dir(f"{root}/jobs", recursive=True))
 
 
-def _settle(file: str) -> None:
+def shown(storage: str) -> str:
+    """A storage's address as messages name it: without the keys and options that it may hold."""
+    if "://" not in storage:
+        return storage
+    parts = urlsplit(storage)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def settle(file: str) -> None:
     """Have the disk hold a file before it gets its name: after a power loss there is the old file or the new one."""
     handle = os.open(file, os.O_RDONLY)
     try:

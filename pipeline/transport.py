@@ -7,14 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipeline.plan_text import bytes_text, time_text
-from pipeline.storage import FULL, OBJECT_STORES
+from pipeline.storage import FULL, OBJECT_STORES, settle
 
 Say = Callable[[str], None]
 Given = TypeVar("Given")
@@ -27,7 +26,7 @@ SAY_SECONDS = 1.0
 def upload(path: Path, system: pafs.FileSystem, target: str) -> str:
     """Copy a file of this disk to the storage; give its sha256."""
     total = hashlib.sha256()
-    with path.open("rb") as source, _named_when_whole(system, target) as stream:
+    with path.open("rb") as source, named_when_whole(system, target) as stream:
         for chunk in _chunks(source):
             total.update(chunk)
             stream.write(chunk)
@@ -51,25 +50,39 @@ def download(system: pafs.FileSystem, source: str, path: Path, size: int, sha256
 
 def write(system: pafs.FileSystem, target: str, data: bytes) -> None:
     """Leave a file in the storage, whole or not at all."""
-    with _named_when_whole(system, target) as stream:
+    with named_when_whole(system, target) as stream:
         stream.write(data)
 
 
 @contextmanager
-def _named_when_whole(system: pafs.FileSystem, target: str) -> Iterator[pa.NativeFile]:
+def named_when_whole(system: pafs.FileSystem, target: str) -> Iterator[pa.NativeFile]:
     """A stream to the storage under a temporary name; an object store shows no object before it ends."""
     if system.type_name in OBJECT_STORES:
-        with system.open_output_stream(target) as stream:
+        with system.open_output_stream(target) as stream, _unless_broken_off(system, target, stream):
             yield stream
         return
     draft = f"{target}.{uuid4().hex}.part"
     try:
         with system.open_output_stream(draft) as stream:
             yield stream
+        if system.type_name == "local":
+            settle(draft)
         system.move(draft, target)
     except BaseException:
         with suppress(OSError):
             system.delete_file(draft)
+        raise
+
+
+@contextmanager
+def _unless_broken_off(system: pafs.FileSystem, target: str, stream: pa.NativeFile) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        # Closing is all that pyarrow can do with a stream, and it makes an object of what was sent so far.
+        with suppress(OSError):
+            stream.close()
+            system.delete_file(target)
         raise
 
 
@@ -111,11 +124,3 @@ def patiently(attempt: Callable[[], Given], say: Say) -> Given:
             say(f"{error}; trying again in {pause:g} s")
             time.sleep(pause)
     return attempt()
-
-
-def shown(storage: str) -> str:
-    """A storage's address as messages name it: without the keys and options that it may hold."""
-    if "://" not in storage:
-        return storage
-    parts = urlsplit(storage)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -12,15 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.config import ROOT, Machine, load, load_machine
 from pipeline.job_server import ENDED, job_server, jobs, status
 from pipeline.presets import adopt_preset
-from pipeline.settings_file import read
-from pipeline.study_folder import StudyFolder
-from pipeline.travelling import pack, travelling
+from pipeline.settings_file import nearest, read
+from pipeline.storage import shown
+from pipeline.study_folder import Stages, StudyFolder, stages_of, with_stages
+from pipeline.travelling import contents_of, pack, travelling
 from stages.session import start
 
 CLUSTER = Path("cluster.yaml")
@@ -46,9 +48,10 @@ def main() -> None:
     study = StudyFolder(machine.storage, load().experiment)
     job = send(url, study, there)
     ended = follow(url, job)
-    fetch(study, arguments.only)
     if ended != "SUCCEEDED":
-        sys.exit(f"the job {ended.lower()}; the same command goes on from what is finished")
+        print(f"the job {ended.lower()}; the same command goes on from what is finished", file=sys.stderr, flush=True)
+    fetch(study, arguments.only)
+    sys.exit(ended != "SUCCEEDED")
 
 
 def load_cluster() -> Machine:
@@ -91,7 +94,8 @@ def send(url: str, study: StudyFolder, there: Sequence[dict]) -> str:
                     f"wait for it, stop it ({_ray(url, 'stop', job['submission_id'])}), or name another experiment"
                 )
         name = f"{study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        study.notes.write("job", name.encode())
+        with _storage(study):
+            study.notes.write("job", json.dumps({"job": name, "contents": contents}).encode())
         kilobytes = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / 1e3
         print(f"sending {len(files) + 1} files, {kilobytes:,.0f} KB, as {name}", flush=True)
         about = json.dumps({"study": study.name, "contents": contents})
@@ -127,26 +131,83 @@ def follow(url: str, job: str) -> str:
 
 def fetch(study: StudyFolder, only: Sequence[str]) -> None:
     """Bring back what the study has finished: dvc.lock, DVC's cache and artifacts/, as if it had run here."""
-    lock = study.notes.read("dvc.lock")
+    with _storage(study):
+        lock, note = study.lock, study.notes.read("kept")
     if lock is None:
-        raise ValueError(f"nothing of {study.experiment} is finished yet (looked in {study.notes.uri})")
+        raise ValueError(f"nothing of {study.experiment} is finished yet (looked in {study.notes.path})")
+    stages, chain = stages_of(lock, f"{study.notes.path}/dvc.lock"), read(ROOT / "dvc.yaml")["stages"]
+    known = [stage for stage in stages if stage in chain]
+    for stage in only:
+        if stage not in known:
+            raise ValueError(f"ONLY={stage}: not a finished stage of {study.experiment}. {nearest(stage, known)}")
     if not (ROOT / ".git").exists():
-        subprocess.run([*DVC, "config", "--local", "core.no_scm", "true"], cwd=ROOT, check=True)
-    asked = subprocess.run([*DVC, "cache", "dir"], cwd=ROOT, check=True, capture_output=True, text=True)
-    whole = study.bring(lock, Path(asked.stdout.strip()), only)
-    (ROOT / "dvc.lock").write_bytes(lock)
-    subprocess.run([*DVC, "checkout", "--quiet", "--force", "--allow-missing", *whole], cwd=ROOT, check=True)
+        _dvc("config", "--local", "core.no_scm", "true")
+    cache = Path(_dvc("cache", "dir").strip())
+    with _storage(study):
+        whole = [stage for stage in study.bring(lock, cache, only) if stage in known]
+    if whole:
+        _put_in_place({stage: stages[stage] for stage in whole}, lock)
     stale = [] if only else _stale()
     done = [stage for stage in whole if stage not in stale]
     print(f"here: {', '.join(done) or 'nothing yet'}" + (f"; not run yet: {', '.join(stale)}" if stale else ""))
+    _say_if_of_others(note)
     if "report" in done:
         print(f"report: {ROOT / 'artifacts/report/index.html'}")
 
 
+def _put_in_place(stages: Stages, brought: bytes) -> None:
+    """Enter stages in dvc.lock and have DVC put their results in place; where it won't, dvc.lock is as it was."""
+    path = ROOT / "dvc.lock"
+    before = path.read_bytes() if path.exists() else None
+    if before is None:
+        after = brought
+    else:
+        earlier = stages_of(before, str(path))
+        after = with_stages(before, {name: stage for name, stage in stages.items() if stage != earlier.get(name)})
+    _replace(path, after)
+    try:
+        _dvc("checkout", *stages)
+    except BaseException as error:
+        _replace(path, before)
+        if isinstance(error, ValueError):
+            raise ValueError(f"{error}\nMove away what is in the way, then make fetch; nothing is lost") from None
+        raise
+
+
+def _replace(path: Path, data: bytes | None) -> None:
+    if data is None:
+        path.unlink()
+        return
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    draft.write_bytes(data)
+    draft.replace(path)
+
+
+def _say_if_of_others(note: bytes | None) -> None:
+    """One line where what was brought is of other sources or settings than are here."""
+    told = json.loads(note or b"{}")
+    if told and told["contents"] != contents_of(ROOT, travelling(ROOT), CLUSTER):
+        print(f"{told['job']} brought these about, with other sources or settings (cluster.yaml counts) than are here")
+
+
 def _stale() -> list[str]:
     """The stages whose results are not those of this checkout's sources and settings."""
-    asked = subprocess.run([*DVC, "status", "--json"], cwd=ROOT, check=True, capture_output=True, text=True)
-    return [stage for stage, changes in json.loads(asked.stdout).items() if changes != ["always changed"]]
+    return [stage for stage, changes in json.loads(_dvc("status", "--json")).items() if changes != ["always changed"]]
+
+
+def _dvc(*arguments: str) -> str:
+    done = subprocess.run([*DVC, *arguments], cwd=ROOT, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"dvc {arguments[0]}: {done.stderr.strip().removeprefix('ERROR: ')}")
+    return done.stdout
+
+
+@contextmanager
+def _storage(study: StudyFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"cluster.yaml storage {shown(study.storage)}: {error}") from error
 
 
 def _words(url: str, verb: str, job: str) -> list[str]:

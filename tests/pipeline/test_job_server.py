@@ -1,10 +1,12 @@
 """What a Ray cluster's dashboard answers, and what is said where it does not."""
 
 import json
+import socketserver
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -18,7 +20,16 @@ AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_HEADE
 class Dashboard(BaseHTTPRequestHandler):
     """The job server of a cluster with a token, as ray 2.60 answers."""
 
+    moved: str | None = None  # where it says that it went
+    asked: ClassVar[list[str]] = []
+
     def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.moved and not self.path.startswith("/elsewhere"):
+            self.send_response(302)
+            self.send_header("Location", self.moved)
+            self.end_headers()
+            return
         sent = self.headers.get("Authorization")
         code = 401 if sent is None else 403 if sent != f"Bearer {TOKEN}" else 200
         job = self.path.removeprefix("/api/jobs/")
@@ -104,3 +115,36 @@ def test_addresses(address: str, url: str) -> None:
 def test_what_is_no_address(address: str | None) -> None:
     with pytest.raises(ValueError, match="http://head:8265"):
         job_server(address)
+
+
+@pytest.mark.usefixtures("token")
+def test_no_token_follows_a_redirection(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dashboard, "moved", f"{url}/elsewhere")
+    monkeypatch.setattr(Dashboard, "asked", [])
+    with pytest.raises(ValueError, match=r"points to http.*/elsewhere: set TO"):
+        jobs(url)
+    assert Dashboard.asked == ["/api/jobs/"]
+
+
+class Gibberish(socketserver.BaseRequestHandler):
+    """A port of Ray's that speaks something else, as 6379 does."""
+
+    def handle(self) -> None:
+        self.request.recv(1 << 16)
+        self.request.sendall(b"\x00\x00\x12\x04\x00 no HTTP\r\n\r\n")
+
+
+@pytest.mark.usefixtures("url")
+def test_another_port_of_the_cluster() -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Gibberish) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with pytest.raises(ValueError, match="not as the dashboard of a Ray cluster"):
+            jobs(f"http://127.0.0.1:{server.server_address[1]}")
+        server.shutdown()
+
+
+@pytest.mark.parametrize("headers", ["x", "3]", "[1]", "3", '{"Authorization"'])
+def test_malformed_headers_are_named(url: str, headers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_HEADERS", headers)
+    with pytest.raises(ValueError, match="RAY_JOB_HEADERS is not a JSON object"):
+        jobs(url)

@@ -16,10 +16,11 @@ from typing import Any
 import pyarrow.fs as pafs
 import pytest
 
-from pipeline import shipping, storage, transport
+from pipeline import shipping, transport
 from pipeline.artifacts import read_manifests
 from pipeline.config import ROOT
 from pipeline.shipping import obtain, publish, ready_cluster
+from pipeline.storage import shown
 from pipeline.visibility import Ask
 from tests.pipeline.shipped import NAMES, content, obtaining, publishing, store, wanted
 
@@ -230,7 +231,7 @@ def test_a_storage_that_is_away_for_a_while_is_waited_for(
 def test_no_key_of_a_storage_is_shown() -> None:
     uri = "s3://AKIA:secret@bucket/runs/?endpoint_override=10.0.0.9"
     assert shipping.Published(storage=uri, fingerprint="abc").path == "s3://bucket/runs/data/abc"
-    assert storage.shown("/a/b@c?d") == "/a/b@c?d"
+    assert shown("/a/b@c?d") == "/a/b@c?d"
 
 
 def test_artifacts_that_are_not_what_their_manifest_says_are_not_published(both: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_writer_whose_draft_was_taken_away_writes_again(tmp_path: Path, monkey
         if len(settled) == 1:
             folder.clear_drafts()
 
-    monkeypatch.setattr(storage, "_settle", settle)
+    monkeypatch.setattr(storage, "settle", settle)
     folder.write("history.jsonl", b"{}")
     assert tree(Path(folder.path)) == {"history.jsonl": b"{}"}
     assert len(set(settled)) == 2

@@ -8,10 +8,11 @@ import pytest
 from pipeline import travelling as subject
 from pipeline.travelling import pack, travelling
 
-SOURCES = ("params.yaml", ".gitignore", ".dvc/config", "stages/plan.py", "my/reader.py", "dvc.lock")
+SOURCES = ("params.yaml", ".gitignore", ".dvc/config", "stages/plan.py", "my/reader.py", "my/check/x.py", "dvc.lock")
 STAYING = (
     *(".dvc/config.local", ".dvc/cache/files/md5/ab/c", ".dvc/tmp/lock", "artifacts/report/index.html"),
     *("runs/jobs/k/best.pt", "machine.yaml", "mlflow.db", "mlflow.db-wal", "mlartifacts/1/m", ".venv/bin/python"),
+    *(".env", "my/.env", ".ray-1/session/log", "check/scenes/1.png", ".check.1/a", "coppice.egg-info/PKG-INFO"),
 )
 IGNORED = "/artifacts/\n/runs/\n/machine.yaml\n/cluster.yaml\n/mlflow.db*\n/mlartifacts/\n.venv/\n/.dvc/tmp/\n"
 
@@ -72,3 +73,20 @@ def test_the_digest_is_of_what_decides_what_runs(checkout: Path, tmp_path: Path)
         before = digest(f"{number}-before")
         (checkout / name).write_text("changed")
         assert digest(f"{number}-after") != before
+
+
+def test_where_git_does_not_tell_nothing_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with another user's checkout: what is ignored there may hold keys."""
+    root = plant(tmp_path / "here")
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(ValueError, match=r"(?s)none is sent: .*dubious ownership"):
+        travelling(root)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match=r"none is sent: .*No such file.*git"):
+        travelling(root)
+
+
+def test_no_git_and_no_program_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert {path.as_posix() for path in travelling(plant(tmp_path))} == set(SOURCES)
