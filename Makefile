@@ -39,9 +39,12 @@ manifest: setup  ## a manifest of a tree in a known layout: make manifest [FROM=
 plan: setup  ## what a study would take: jobs, parameters, FLOPs, time and disk; nothing is trained
 	@$(PY) -m stages.plan $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root "$(ROOT)")
 
-test: setup  ## run all tests
-	$(PY) -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not alone"
+test: setup  ## run the tests
+	$(PY) -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not alone and not faults"
 	$(PY) -m pytest -m alone
+
+faults: setup  ## what clusters do, done to real Ray nodes; a study sent to a cluster and back (root, Linux; 10 minutes)
+	$(PY) -m pytest -m faults
 
 soak: setup  ## half an hour of random kills on a cluster of this machine (root, Linux): make soak [MINUTES=30]
 	$(PY) -m tests.soak --minutes $(or $(MINUTES),30)

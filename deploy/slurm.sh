@@ -3,8 +3,9 @@
 #
 #   sbatch deploy/slurm.sh            from the checkout's folder, on a disk that all nodes see, after `make setup`
 #
-# machine.yaml says `address: auto`, `gpu: true` and a storage that all nodes see. Preempted or out of time the job is
-# queued again and goes on from its last checkpoints; a later `sbatch` of the same study does, too.
+# machine.yaml says `address: auto`, `gpu: true`, `workers: 1`, `jobs: 0` (a network on each GPU, as many at once as fit)
+# and a storage that all nodes see. Out of time the job is queued again and goes on from its last checkpoints; so does
+# one that Slurm preempts and queues again, and a later `sbatch` of the same study. `scancel` ends it.
 #SBATCH --job-name=coppice
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -13,8 +14,8 @@
 #SBATCH --time=24:00:00
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --signal=B:TERM@120
-#SBATCH --output=runs/slurm-%j.log
+#SBATCH --signal=B:USR1@120
+#SBATCH --output=slurm-%j.log
 set -euo pipefail
 
 cd "${SLURM_SUBMIT_DIR:?start this with sbatch}"
@@ -29,12 +30,21 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$secrets/token"
 
 steps=()
 chain=
-# shellcheck disable=SC2317 # traps call these two
+# shellcheck disable=SC2317 # traps call these
+ended() { # within so many seconds, all processes of a group
+  for _ in $(seq "$1"); do
+    kill -0 -- "-$2" 2> /dev/null || return 0
+    sleep 1
+  done
+  return 1
+}
+# shellcheck disable=SC2317
 finish() {
-  trap - EXIT TERM INT
+  trap - EXIT
+  trap '' TERM INT USR1 # a second signal would leave the token there
   if [ -n "$chain" ]; then # with the stage at work, before Ray is taken from under it
     kill -TERM -- "-$chain" 2> /dev/null || true
-    wait "$chain" || true
+    ended 60 "$chain" || kill -KILL -- "-$chain" 2> /dev/null || true
   fi
   for pid in "${steps[@]}"; do kill -TERM "$pid" 2> /dev/null || true; done
   for _ in $(seq 45); do # Ray drains a node for 30 s
@@ -46,13 +56,15 @@ finish() {
   rm -rf "$secrets"
 }
 trap finish EXIT
+trap 'exit 143' TERM INT
 # shellcheck disable=SC2317
 requeue() {
-  echo "slurm.sh: asked to stop; queued again, the chain will go on from its checkpoints"
-  scontrol requeue "$SLURM_JOB_ID" || true
+  echo "slurm.sh: out of time; queued again, the chain will go on from its checkpoints"
+  finish
+  scontrol requeue "$SLURM_JOB_ID" || true # last: Slurm kills what still runs
   exit 143
 }
-trap requeue TERM
+trap requeue USR1
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}

@@ -77,6 +77,9 @@ def feature_shapes(blocks: Sequence[Block], size: tuple[int, int]) -> list[tuple
 
 def _create(spec: BackboneSpec) -> Any:
     name = spec.name.removesuffix(DILATED)
+    if not timm.is_model(name) or ":" in name:  # timm would fetch "hf-hub:user/name" and run what a folder says
+        close = get_close_matches(spec.name, timm.list_models(), n=3)
+        raise ValueError(f"backbone.name {spec.name!r} is no timm network. Close: {', '.join(close) or 'none'}")
     try:
         return timm.create_model(name, pretrained=spec.pretrained, num_classes=0, **_sizing(spec))
     except (AssertionError, TypeError):
@@ -86,12 +89,9 @@ def _create(spec: BackboneSpec) -> Any:
             f"backbone.name {spec.name}: {name} can't be dilated; take a ResNet, or leave {DILATED} out"
         ) from None
     except RuntimeError as error:
-        if "Unknown model" not in str(error):
+        if "pretrained tag" not in str(error):
             raise
-        close = get_close_matches(spec.name, timm.list_models(), n=3)
-        raise ValueError(
-            f"backbone.name {spec.name!r} is no timm network. Close: {', '.join(close) or 'none'}"
-        ) from None
+        raise ValueError(f"backbone.name {spec.name!r}: {error}") from None
     except OSError as error:
         raise ValueError(
             f"backbone.pretrained: the weights of {spec.name} are neither in the local cache nor reachable ({error});"

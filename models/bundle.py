@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models import moe_bundle, taps_bundle
-from models.bundle_files import offline, open_spec, read_spec, read_weights, write_spec, write_weights
+from models.bundle_files import SPEC, build, offline, open_spec, read_spec, read_weights, write_spec, write_weights
 from models.sharing import SHARING, SharedModel
 from models.sharing.taps import TapsModel
 
@@ -62,8 +62,10 @@ def load_network(path: Path) -> SharedModel:
     raw = open_spec(path)
     if raw["strategy"] in WITH_BASE:
         return WITH_BASE[raw["strategy"]].load(path, raw)
-    spec = read_spec(raw)
-    network = SHARING[spec.strategy](offline(spec))
+    spec = read_spec(raw, path)
+    if spec.strategy not in SHARING:
+        raise ValueError(f"{path / SPEC}: strategy {spec.strategy!r}: use one of {', '.join(SHARING)}")
+    network = build(lambda: SHARING[spec.strategy](offline(spec)), path)
     read_weights(network, path)
     return network
 

@@ -2,20 +2,26 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from models.spec import BackboneSpec, Column, ModelSpec, Route, TaskSpec
+from models.spec import ModelSpec
+from models.spec_json import decode_spec
 
+Network = TypeVar("Network", bound=nn.Module)
 FORMAT = 2
 SPEC, WEIGHTS = "spec.json", "weights.safetensors"
+MOST_BYTES = 16 << 20  # of spec.json; one of 400 tasks has half a megabyte
+UNLIKE = "the weights are not those of spec.json, or of another version"
+SHOWN, MESSAGE = 3, 1000  # names of tensors, letters
 
 
 @contextmanager
@@ -40,8 +46,8 @@ def read_weights(network: nn.Module, path: Path) -> None:
     """Fill a network with the tensors in a bundle's folder. ValueError where they are damaged or another network's."""
     try:
         load_model(network, str(path / WEIGHTS))
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{path}: the weights are not those of spec.json, or of another version: {error}") from None
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{path}: {UNLIKE}: {error}") from None
 
 
 def write_spec(spec: ModelSpec, path: Path, **more: str) -> None:
@@ -53,46 +59,65 @@ def write_spec(spec: ModelSpec, path: Path, **more: str) -> None:
 def open_spec(path: Path) -> dict[str, Any]:
     """Map a bundle's folder to the entries of its spec.json. ValueError says what is missing or of another format."""
     for name in (SPEC, WEIGHTS):
-        if not (path / name).exists():
+        if not (path / name).is_file():
             raise ValueError(f"{path} is no bundle: {name} is missing")
-    raw = json.loads((path / SPEC).read_text())
-    if raw.pop("format") != FORMAT:
-        raise ValueError(f"{path}/{SPEC}: written by another version of this program")
+    file = path / SPEC
+    if (size := file.stat().st_size) > MOST_BYTES:
+        raise ValueError(f"{file}: {size:,} bytes, but a spec has {MOST_BYTES:,} at most")
+    try:
+        raw = json.loads(file.read_bytes())
+    except (OSError, RecursionError, ValueError) as error:
+        raise ValueError(f"{file}: not JSON, or cut off: {error}") from None
+    if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
+        raise ValueError(f"{file}: written by another version of this program")
+    if not isinstance(raw.get("strategy"), str):
+        raise ValueError(f"{file}: strategy: missing")
     return raw
 
 
-def read_spec(raw: Mapping[str, Any]) -> ModelSpec:
-    """Map the JSON form of a spec back to the value; the inverse of `dataclasses.asdict`."""
-    tasks = tuple(
-        TaskSpec(
-            **{
-                **task,
-                "column": _column(task["column"]),
-                "options": tuple((name, value) for name, value in task["options"]),
-                "size": tuple(task["size"]) if task.get("size") else None,
-            }
-        )
-        for task in raw["tasks"]
-    )
-    backbone = BackboneSpec(**{**raw["backbone"], "size": tuple(raw["backbone"]["size"])})
-    groups = _rows(raw["groups"])
-    routes = tuple(
-        Route(**{**route, "experts": _rows(route["experts"]), "own": _rows(route["own"])})
-        for route in raw.get("routes", ())
-    )
-    stats = {"mean": tuple(raw["mean"]), "std": tuple(raw["std"])}
-    settings = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in raw["settings"])
-    values = {"tasks": tasks, "backbone": backbone, "groups": groups, "settings": settings, "routes": routes}
-    return ModelSpec(**{**raw, **stats, **values})
+def read_spec(raw: Mapping[str, Any], path: Path) -> ModelSpec:
+    """Map the entries of a bundle's spec.json to the value. ValueError names the file and the entry."""
+    try:
+        return decode_spec(raw)
+    except ValueError as error:
+        raise ValueError(f"{path / SPEC}: {error}") from None
 
 
-def _column(item: Mapping[str, Any]) -> Column:
-    """Bundles from before columns knew their classes' shares have none."""
-    return Column(**{**item, "classes": tuple(item["classes"]), "shares": tuple(item.get("shares", ()))})
+def build(make: Callable[[], Network], path: Path) -> Network:
+    """Make a bundle's network, with first weights. ValueError where no network is like its spec, or like its weights.
+
+    It is made without memory first: a spec that asks for more than the weights in the folder hold is refused in time.
+    """
+    refuse_unlike(outline(make, path / SPEC), path)
+    return make()
 
 
-def _rows(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(row) for row in rows)
+def outline(make: Callable[[], Network], file: Path) -> Network:
+    """Make a network without memory for its weights. ValueError names the file that its spec stands in."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except Exception as error:  # whatever a value that no network has does to timm and torch
+        raise ValueError(f"{file}: no network is like this: {type(error).__name__}: {error}"[:MESSAGE]) from error
+
+
+def refuse_unlike(network: nn.Module, path: Path) -> None:
+    """ValueError where the weights in a bundle's folder have other names or shapes than a network's."""
+    found, wanted = shapes(path / WEIGHTS), network.state_dict(keep_vars=True)
+    there = {id(wanted[name]) for name in found if name in wanted}  # tensors of several names are stored once
+    faults = [name for name, tensor in wanted.items() if name not in found and id(tensor) not in there]
+    faults += [name for name in found if name not in wanted or found[name] != tuple(wanted[name].shape)]
+    if faults:
+        raise ValueError(f"{path}: {UNLIKE}: {len(faults)} tensors, such as {', '.join(sorted(faults)[:SHOWN])}")
+
+
+def shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Map a safetensors file to the shapes of its tensors, by name. ValueError where it is damaged."""
+    try:
+        with safe_open(str(file), "pt") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
 
 
 def offline(spec: ModelSpec) -> ModelSpec:

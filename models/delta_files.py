@@ -14,11 +14,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.bundle_files import SPEC, WEIGHTS, offline, read_spec, written_whole
-from models.deltas import fingerprint
+from models.bundle_files import SPEC, WEIGHTS, offline, written_whole
+from models.deltas import fingerprint, refuse_misfits
 from models.spec import ModelSpec
+from models.spec_json import decode_spec
 
 DELTA = "delta.safetensors"
 ABOUT = "delta"  # the name of a file's one entry of metadata
@@ -83,14 +84,14 @@ def refuse_others(path: Path, kind: Kind, names: set[str]) -> None:
 
 def read_delta(file: Path, kind: Kind, spec: ModelSpec, base: str) -> Delta:
     """Read a delta that a bundle's spec and base can take. ValueError names both fingerprints."""
-    if not file.exists():
+    if not file.is_file():
         raise ValueError(f"{file} is missing: that {kind.holds} has no weights beside the base {base}")
     about = read_about(file)
     made_for = about.get("base", "unreadable")
     try:
-        delta = Delta(file=file, spec=read_spec(about["spec"]), base=made_for, tensors=load_file(str(file)))
-        whole = fingerprint(delta.tensors) == about["content"]
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        delta = Delta(file=file, spec=decode_spec(about["spec"]), base=made_for, tensors=load_file(str(file)))
+        whole, name = fingerprint(delta.tensors) == about["content"], kind.named(delta.spec)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise refused(file, f"damaged or no delta ({error})", made_for, base) from None
     if made_for != base:
         raise refused(file, "another base", made_for, base)
@@ -99,11 +100,20 @@ def read_delta(file: Path, kind: Kind, spec: ModelSpec, base: str) -> Delta:
     here, there = kind.decisive(spec), kind.decisive(delta.spec)
     if unlike := [f"{name} {there[name]}, here {here[name]}" for name in here if here[name] != there[name]]:
         raise refused(file, "made for a network with " + "; ".join(unlike), made_for, base)
-    name = kind.named(delta.spec)
     if file.parent.name != folder_name(name):
         why = f"it holds the {kind.holds} {name!r}; its folder must be {folder_name(name)}"
         raise refused(file, why, made_for, base)
     return delta
+
+
+def refuse_other_heads(delta: Delta, heads: Mapping[str, nn.Module], base: str) -> None:
+    """ValueError where a delta's heads, by the names that its tensors begin with, aren't those of its network."""
+    places = {f"{name}.{key}": tensor for name, head in heads.items() for key, tensor in head.state_dict().items()}
+    found = {name: tensor for name, tensor in delta.tensors.items() if name.startswith("head")}
+    try:
+        refuse_misfits(places, found)
+    except ValueError as error:
+        raise refused(delta.file, str(error), delta.base, base) from None
 
 
 def read_about(file: Path) -> Mapping[str, Any]:
@@ -112,7 +122,7 @@ def read_about(file: Path) -> Mapping[str, Any]:
         size = min(int.from_bytes(opened.read(8), "little"), file.stat().st_size)
         try:
             return dict(json.loads(json.loads(opened.read(size))["__metadata__"][ABOUT]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, RecursionError, TypeError, ValueError):
             return {}
 
 

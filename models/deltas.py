@@ -51,6 +51,13 @@ def restore(network: TapsModel, task: str, delta: Mapping[str, Tensor]) -> None:
 
 def fill(places: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     """Copy tensors to where they belong. ValueError unless names, types and shapes agree."""
+    refuse_misfits(places, found)
+    for name, place in places.items():
+        place.copy_(found[name])
+
+
+def refuse_misfits(places: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """ValueError unless the names, types and shapes of tensors and of their places agree."""
     both = places.keys() & found.keys()
     unlike = [
         f"{name} is {_form(found[name])}, not {_form(places[name])}"
@@ -64,8 +71,6 @@ def fill(places: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     ]
     if any(faults):
         raise ValueError("; ".join(fault for fault in faults if fault))
-    for name, place in places.items():
-        place.copy_(found[name])
 
 
 def _form(tensor: Tensor) -> str:

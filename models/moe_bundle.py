@@ -9,6 +9,7 @@ does not depend on which others stand beside it.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from safetensors.torch import load_file, save_file
 from models.bundle_files import (
     SPEC,
     WEIGHTS,
+    build,
     offline,
     open_spec,
+    outline,
     read_spec,
     read_weights,
     write_spec,
@@ -36,6 +39,7 @@ from models.delta_files import (
     normalised,
     read_about,
     read_delta,
+    refuse_other_heads,
     refuse_others,
 )
 from models.deltas import fingerprint
@@ -59,17 +63,20 @@ def save(network: MoeModel, path: Path) -> None:
 
 def load(path: Path, raw: Mapping[str, Any]) -> MoeModel:
     """Read a network and all that data sets added; `raw` is the folder's spec.json. ValueError names what is wrong."""
-    spec = offline(read_spec(raw))
-    network = MoeModel(spec)
+    spec = offline(read_spec(raw, path))
+    network = build(lambda: MoeModel(spec), path)
     read_weights(network, path)
     found = folders(path)
     if not found:
         return network
     base = _fingerprint(path)
     deltas = [read_delta(folder / DELTA, KIND, spec, base) for folder in found]
+    for delta in deltas:
+        sketch = outline(partial(MoeModel, offline(delta.spec)), delta.file)
+        refuse_other_heads(delta, {f"heads.{place}": head for place, head in enumerate(sketch.heads)}, base)
     try:
         return grow(network, [Growth(spec=delta.spec, tensors=delta.tensors) for delta in deltas])
-    except ValueError as error:
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}. The base here is {base}") from None
 
 
@@ -98,17 +105,22 @@ def adopt_task(source: Path, task: str, path: Path) -> None:
 def _tasks_beside(path: Path) -> dict[str, tuple[str, ...]]:
     """Map a bundle to the tasks in each of its sub-folders, by the folder's name; to none where it can't be read."""
     files = {folder.name: folder / DELTA for folder in folders(path)}
-    abouts = {name: read_about(file) if file.exists() else {} for name, file in files.items()}
-    return {
-        name: tuple(task["name"] for task in about["spec"]["tasks"]) if about else () for name, about in abouts.items()
-    }
+    abouts = {name: read_about(file) if file.is_file() else {} for name, file in files.items()}
+    return {name: _task_names(about) for name, about in abouts.items()}
+
+
+def _task_names(about: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        return tuple(str(task["name"]) for task in about["spec"]["tasks"])
+    except (KeyError, TypeError):
+        return ()
 
 
 def _spec_of(path: Path) -> ModelSpec:
     raw = open_spec(path)
     if raw["strategy"] != "moe":
         raise ValueError(f"{path} has no base that data sets stand beside: its strategy is {raw['strategy']!r}")
-    return read_spec(raw)
+    return read_spec(raw, path)
 
 
 def _fingerprint(path: Path) -> str:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from models.spec import Setting
 
+MOST_EXPERTS = 4096  # of a layer
+
 
 @dataclass(frozen=True, kw_only=True)
 class MoeSettings:
@@ -42,4 +44,6 @@ def read_moe_settings(settings: Sequence[tuple[str, Setting]]) -> MoeSettings:
     if unknown := sorted({name for name, _ in settings} - set(known)):
         raise ValueError(f"MoE has no setting {', '.join(unknown)}; it has {', '.join(known)}")
     values: dict[str, Any] = dict(settings)
+    if not 1 <= values.get("experts", 1) <= MOST_EXPERTS:
+        raise ValueError(f"experts {values['experts']}: a layer has 1 to {MOST_EXPERTS}")
     return MoeSettings(**values)

@@ -21,8 +21,10 @@ from models.bundle_files import (
     WEIGHTS,
     offline,
     open_spec,
+    outline,
     read_spec,
     read_weights,
+    refuse_unlike,
     write_spec,
     write_weights,
     written_whole,
@@ -36,6 +38,7 @@ from models.delta_files import (
     folders,
     normalised,
     read_delta,
+    refuse_other_heads,
     refuse_others,
     refused,
 )
@@ -63,7 +66,12 @@ def load(path: Path, raw: Mapping[str, Any]) -> TapsModel:
     if not deltas:
         raise ValueError(f"{path} has a base, {base}, but no task: there is no sub-folder with a {DELTA}")
     deltas.sort(key=lambda delta: delta.spec.task_names)
-    network = TapsModel(offline(replace(spec, tasks=tuple(delta.spec.tasks[0] for delta in deltas))))
+    whole = offline(replace(spec, tasks=tuple(delta.spec.tasks[0] for delta in deltas)))
+    sketch = outline(lambda: TapsModel(whole), path / SPEC)
+    refuse_unlike(sketch.base, path)
+    for delta, head in zip(deltas, sketch.heads, strict=True):
+        refuse_other_heads(delta, {"head": head}, base)
+    network = TapsModel(whole)
     read_weights(network.base, path)
     if (found := fingerprint(network.base.state_dict())) != base:
         raise ValueError(f"{path / WEIGHTS} is damaged or another base: it is {found}, {SPEC} says {base}")
@@ -78,7 +86,7 @@ def load(path: Path, raw: Mapping[str, Any]) -> TapsModel:
 def adopt_task(source: Path, task: str, path: Path) -> None:
     """Copy a task from one bundle into another of the same base, see `models.delta_files.adopt`."""
     folder = source / folder_name(task)
-    if not (folder / DELTA).exists():
+    if not (folder / DELTA).is_file():
         raise ValueError(f"{source} has no task {task!r}; it has {', '.join(f.name for f in folders(source))}")
     adopt(KIND, folder, path)
 
@@ -93,7 +101,7 @@ def packed(network: TapsModel, task: str, base: str) -> tuple[dict[str, Tensor],
 def _spec_and_base(path: Path, raw: Mapping[str, Any]) -> tuple[ModelSpec, str]:
     if "base" not in raw:
         raise ValueError(f"{path} has no base that tasks stand beside: its strategy is {raw['strategy']!r}")
-    return read_spec({name: value for name, value in raw.items() if name != "base"}), raw["base"]
+    return read_spec({name: value for name, value in raw.items() if name != "base"}, path), str(raw["base"])
 
 
 def _frozen(spec: ModelSpec) -> ModelSpec:

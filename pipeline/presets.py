@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipeline.config import ROOT, Config, load
-from pipeline.settings_file import nearest
+from pipeline.config import ROOT, Config, load, load_machine
+from pipeline.settings_file import nearest, read
 
 PRESETS = ROOT / "presets"
 
@@ -46,8 +46,9 @@ def adopt_preset(name: str, root: Path | None, base: Path = ROOT) -> str:
 
 
 def _remember_roots(path: Path, roots: Mapping[str, str]) -> None:
-    yaml = YAML()
-    machine = (yaml.load(path.read_text()) if path.exists() else None) or {}
-    machine.setdefault("roots", {}).update(roots)
+    if path.exists():
+        load_machine(path)  # says what is wrong with it
+    machine = (read(path) if path.exists() else None) or {}
+    machine["roots"] = {**(machine.get("roots") or {}), **roots}
     with path.open("w") as file:
-        yaml.dump(machine, file)
+        YAML().dump(machine, file)

@@ -183,8 +183,9 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def shown(uri: str) -> str:
-    """A URI without user and password, fit to be printed and stored."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    """A URI, or a text with some, without users, passwords and keys: fit to be printed and stored."""
+    plain = re.sub(r"//[^/\s]*@", "//", uri)
+    return re.sub(r"([?&][^=&\s]*(?:key|token|secret|password)[^=&\s]*=)[^&\s]+", r"\1...", plain, flags=re.IGNORECASE)
 
 
 def _key(name: str) -> str:

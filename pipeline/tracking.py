@@ -236,7 +236,7 @@ def _trouble(outcome: Outcome) -> str:
     assert cause is not None
     while inner := cause.__cause__ or cause.__context__:
         cause = inner
-    text = f"{type(cause).__name__}: {cause}".splitlines()[0][:200]
+    text = shown(f"{type(cause).__name__}: {cause}").splitlines()[0][:200]
     return f"not reachable ({text})" if outcome.away else f"did not take everything ({text})"
 
 

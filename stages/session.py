@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pipeline.artifacts import ARTIFACTS, digest
 from pipeline.config import ROOT, Config, Machine, load, load_machine
+from pipeline.spool import shown
 from pipeline.tracking import Run, Tracker, Where, spool_folder
 
 
@@ -44,7 +45,7 @@ def start(main: Callable[[], None]) -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {shown(message)}", file=sys.stderr)
     return 2
 
 

@@ -19,6 +19,8 @@ def crop(image: np.ndarray, box: tuple[float, float, float, float], where: str) 
     """An image [H, W, 3] -> the pixels that the box touches, as far as they lie in the image. BadExample for none."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = box
+    if not np.isfinite(box).all():
+        raise BadExample(f"{where}: the box {x0:g}, {y0:g} to {x1:g}, {y1:g} is not finite")
     left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
     right, bottom = min(width, int(np.ceil(x1))), min(height, int(np.ceil(y1)))
     if left >= right or top >= bottom:

@@ -69,8 +69,12 @@ def read_instances(path: Path, folder: str) -> Instances:
     )
 
 
+def _is_number(side: Any) -> bool:
+    return type(side) is float or (type(side) is int and abs(side) < 1 << 53)
+
+
 def _entry(path: Path, where: str, entry: Mapping[str, Any], index: Mapping[Id, int]) -> tuple[float, ...]:
     box = value_of(path, where, entry, "bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)):
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
         raise ValueError(f"{path}: {where}: the bbox is {box!r}, but four numbers are expected")
     return (*box, index[value_of(path, where, entry, "category_id")], bool(entry.get("iscrowd", 0)))

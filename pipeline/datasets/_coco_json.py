@@ -129,7 +129,7 @@ def _id(path: Path, where: str, entry: Mapping[str, Any], name: str) -> Id:
 
 def _side(path: Path, where: str, entry: Mapping[str, Any], name: str) -> int | None:
     side = entry.get(name)
-    if side is not None and (type(side) is not int or side < 1):
+    if side is not None and (type(side) is not int or not 1 <= side < 1 << 31):
         raise ValueError(f"{path}: {where}: the {name} is {side!r}, but a number of pixels is expected")
     return side
 

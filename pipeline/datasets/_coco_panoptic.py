@@ -74,11 +74,14 @@ def read_panoptic(path: Path, numbers: Mapping[Id, int]) -> Panoptic:
 def _segments(path: Path, where: str, entry: Mapping[str, Any], index: Mapping[Id, int]) -> list[tuple[int, int]]:
     """An entry -> its segments' numbers and classes."""
     found = []
-    for segment in value_of(path, where, entry, "segments_info"):
+    segments = value_of(path, where, entry, "segments_info")
+    if not (isinstance(segments, list) and all(isinstance(segment, dict) for segment in segments)):
+        raise ValueError(f"{path}: {where}: the segments_info must be a list of objects")
+    for segment in segments:
         number, category = (value_of(path, f"{where}: segment", segment, name) for name in ("id", "category_id"))
-        if type(number) is not int:
-            raise ValueError(f"{path}: {where}: the id of a segment is {number!r}, but a number is expected")
-        if category not in index:
+        if type(number) is not int or not 0 <= number < 1 << 24:
+            raise ValueError(f"{path}: {where}: the id of a segment is {number!r}, but a number of 24 bits is expected")
+        if type(category) not in (int, str) or category not in index:
             raise ValueError(f"{path}: {where}: segment {number}: there is no category {category!r}")
         found.append((number, index[category]))
     return found

@@ -3,16 +3,16 @@
 A million rows are listed in seconds: no object a row but the row itself, and no file is opened but to find its copies.
 """
 
+import csv
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from models.spec import Column
 from pipeline.datasets._coco_json import Id, read_coco
+from pipeline.datasets._matlab import read_matlab
 from pipeline.datasets.base import Example, Row, SourceSettings
 from pipeline.datasets.files import content_groups, draw, inside, read_rgb
 from pipeline.datasets.folders import IMAGES
@@ -36,13 +36,27 @@ def read_lines(path: Path) -> list[str]:
         raise ValueError(f"{path}: not a text file: {error}") from error
 
 
+def read_rows(path: Path, delimiter: str) -> tuple[Sequence[str], list[dict[str, str]]]:
+    """A csv file -> its header and its rows' cells by name, "" where a row is short. ValueError where it is no csv."""
+    lines = csv.DictReader(read_lines(path), delimiter=delimiter, restval="")
+    try:
+        return lines.fieldnames or (), list(lines)
+    except csv.Error as error:
+        raise ValueError(f"{path} row {lines.line_num}: {error}") from error
+
+
+def is_count(word: str) -> bool:
+    """Whether a word is a whole number of no more digits than a class or an image can have."""
+    return word.isdecimal() and len(word) < 10
+
+
 def read_list(path: Path) -> list[tuple[str, int]]:
     """A file of lines `<image> <class>` -> paths and numbers in its order. ValueError names the line at fault."""
     entries: list[tuple[str, int]] = []
     seen: set[str] = set()
     for number, line in enumerate(read_lines(path), start=1):
         file, _, word = line.strip().rpartition(" ")
-        if not file or not word.isdecimal():
+        if not file or not is_count(word):
             raise ValueError(f"{path} line {number}: {line!r}, but an image and the number of its class are expected")
         if file in seen:
             raise ValueError(f"{path} line {number}: {file} stands there twice")
@@ -72,18 +86,23 @@ def read_labels(path: Path) -> tuple[list[tuple[str, int]], Mapping[Id, str]]:
     return [(picture.file, labels[key]) for key, picture in coco.pictures.items()], coco.classes
 
 
-def read_mat(path: Path, name: str) -> np.ndarray:
-    """A MATLAB file (before 7.3; it can hold no code) -> one variable, as a list. ValueError on any fault."""
-    import scipy.io
-
+def read_mat(path: Path, name: str) -> list[Any]:
+    """A MATLAB file (before 7.3; it can hold no code) -> one variable's elements. ValueError on any fault."""
     try:
-        return np.atleast_1d(scipy.io.loadmat(str(path), squeeze_me=True, variable_names=[name])[name])
+        return read_matlab(path, name)
     except FileNotFoundError:
         raise ValueError(f"{path}: not found") from None
-    except (OSError, ValueError, TypeError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
-        raise ValueError(f"{path}: not a MATLAB file, or cut off: {error}") from error
     except KeyError:
         raise ValueError(f"{path}: it holds no {name!r}") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a MATLAB file, or cut off: {error}") from error
+
+
+def whole(value: Any, where: str) -> int:
+    """A MATLAB value -> the whole number that it is. ValueError begins with `where`."""
+    if not isinstance(value, int | float) or value != value // 1:
+        raise ValueError(f"{where}: {value!r}, but a whole number is expected")
+    return int(value)
 
 
 def image_names(folder: Path | str) -> list[str]:

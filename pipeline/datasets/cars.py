@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from models.spec import Column
 from pipeline.datasets._boxed import Boxed, crop
-from pipeline.datasets._listed import Listed, label_column, listed_rows, read_mat
+from pipeline.datasets._listed import Listed, label_column, listed_rows, read_mat, whole
 from pipeline.datasets.base import Example, Row, Source
 from pipeline.datasets.files import find_root, inside, read_rgb
 
@@ -59,14 +59,16 @@ class Cars(Source):
 
 def _read_table(path: Path, root: Path, folder: str, split: str) -> dict[str, Boxed]:
     table, cars = read_mat(path, "annotations"), {}
-    if missing := {"fname", "class", *CORNERS} - set(table.dtype.names or ()):
+    names = set(table[0]) if table and isinstance(table[0], dict) else set()
+    if missing := {"fname", "class", *CORNERS} - names:
         raise ValueError(f"{path}: no {sorted(missing)[0]} of the cars; the test set's file must be the one withlabels")
     for number, entry in enumerate(table, start=1):
         file = f"{folder}/{entry['fname']}"
         inside(root / folder, str(entry["fname"]), f"{path}, car {number}")
         if file in cars:
             raise ValueError(f"{path}, car {number}: {file} stands there twice")
-        label, (x0, y0, x1, y1) = int(entry["class"]) - 1, (float(entry[corner]) for corner in CORNERS)
+        where = f"{path}, car {number}"
+        label, (x0, y0, x1, y1) = whole(entry["class"], where) - 1, (whole(entry[corner], where) for corner in CORNERS)
         if label < 0:
             raise ValueError(f"{path}, car {number}: the class {label + 1}, but they count from 1")
         cars[file] = Boxed(label, split, (x0 - 1, y0 - 1, x1, y1))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from models.spec import Column
+from pipeline.datasets._listed import is_count, read_lines
 from pipeline.datasets.base import SPLITS, Example, Row, Source
 from pipeline.datasets.files import content_groups, draw, find_root, inside, read_rgb
 
@@ -75,7 +76,7 @@ class CelebA(Source):
         if not path.exists():
             return {}
         words: dict[str, str] = {}
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
+        for number, line in enumerate(read_lines(path), start=1):
             fields = line.split()
             if len(fields) != 2:
                 raise ValueError(f"{path} row {number}: {line!r}, but an image and one number are expected")
@@ -87,9 +88,9 @@ class CelebA(Source):
 
 def _read_attributes(path: Path) -> tuple[Sequence[str], Mapping[str, bytes]]:
     """The file -> the attributes' names, and by image file one byte an attribute: 0 no, 1 yes."""
-    count, header, *lines = [*path.read_text().splitlines(), "", ""]
+    count, header, *lines = [*read_lines(path), "", ""]
     names, lines = header.split(), [line for line in lines if line.strip()]
-    if not count.strip().isdigit() or not names or not lines:
+    if not is_count(count.strip()) or not names or not lines:
         raise ValueError(f"{path}: expected the number of images, the attributes' names, and then one line an image")
     flags: dict[str, bytes] = {}
     for number, (file, *words) in enumerate(map(str.split, lines), start=1):

@@ -51,8 +51,11 @@ class Fashion(Source):
 def _read_styles(path: Path) -> dict[str, dict[str, str]]:
     """The csv -> cells by name, by product id, in the file's order."""
     # The last field, a product's name, may hold bare commas and quotes; the first nine never do.
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        header, *lines = [fields for fields in csv.reader(file, quoting=csv.QUOTE_NONE) if fields] or [[]]
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            header, *lines = [fields for fields in csv.reader(file, quoting=csv.QUOTE_NONE) if fields] or [[]]
+    except csv.Error as error:
+        raise ValueError(f"{path}: {error}") from error
     if tuple(header[: len(HEADER)]) != HEADER or not lines:
         raise ValueError(f"{path}: expected the header {','.join(HEADER)},... and one line an image")
     products: dict[str, dict[str, str]] = {}

@@ -146,7 +146,7 @@ def inside(folder: Path, relative: str, where: str = "") -> Path:
 def find(kind: str, relative: str, folder: Path) -> Path:
     """A path relative to `folder` -> the path, which must be a file below it."""
     path = inside(folder, relative, kind)
-    if not path.is_file():
+    if not _is_file(path):
         raise BadExample(f"{kind} {relative or '(an empty cell)'} not found (looked in {folder})")
     return path
 
@@ -175,7 +175,7 @@ def _noted(path: Path, values: np.ndarray) -> np.ndarray:
 
 def _decode(path: Path) -> Image.Image:
     assert not ImageFile.LOAD_TRUNCATED_IMAGES, "half a picture must not pass for a whole one"
-    if not path.is_file():
+    if not _is_file(path):
         raise BadExample(f"{path}: not found")
     try:
         with Image.open(path) as image:
@@ -187,6 +187,14 @@ def _decode(path: Path) -> Image.Image:
         raise BadExample(f"{path}: too many pixels for one image; cut it into tiles: {error}") from error
     except UNREADABLE as error:
         raise BadExample(f"{path}: {error}") from error
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; none has a name that is too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _true(image: Image.Image) -> Image.Image:

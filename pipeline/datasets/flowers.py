@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from models.spec import Column
-from pipeline.datasets._listed import Listed, label_column, listed_rows, load_listed, read_mat
+from pipeline.datasets._listed import Listed, label_column, listed_rows, load_listed, read_mat, whole
 from pipeline.datasets.base import Example, Row, Source
 from pipeline.datasets.files import find_root
 
@@ -35,12 +35,11 @@ class Flowers(Source):
         labels = read_mat(self._root / LABELS, "labels")
         listed = []
         for split, part in PARTS.items():
-            for number in map(int, read_mat(self._root / SPLITS, part)):
+            path = self._root / SPLITS
+            for number in (whole(value, f"{path}: {part}") for value in read_mat(path, part)):
                 if not 1 <= number <= len(labels):
-                    raise ValueError(
-                        f"{self._root / SPLITS}: {part} holds {number}, but {LABELS} has {len(labels)} labels"
-                    )
-                if (label := int(labels[number - 1])) < 1:
+                    raise ValueError(f"{path}: {part} holds {number}, but {LABELS} has {len(labels)} labels")
+                if (label := whole(labels[number - 1], f"{self._root / LABELS}: image {number}")) < 1:
                     raise ValueError(
                         f"{self._root / LABELS}: image {number} is of class {label}, but they count from 1"
                     )

@@ -4,13 +4,13 @@
 physical sign, seen by a car that drives up to it.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 from models.spec import Column
+from pipeline.datasets._listed import is_count, read_rows
 from pipeline.datasets.base import Example, Row, Source
 from pipeline.datasets.files import draw, find_root, inside, read_rgb
 from pipeline.datasets.folders import images_in, subfolders
@@ -67,18 +67,15 @@ def _training(root: Path) -> dict[str, str]:
 
 def _test(root: Path) -> dict[str, str]:
     path, labels = root / ANSWERS, {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.DictReader(file, delimiter=";")
-        if not {"Filename", "ClassId"} <= set(lines.fieldnames or ()):
-            raise ValueError(
-                f"{path}: expected a header with Filename;...;ClassId; is it the file without the answers?"
-            )
-        for number, cells in enumerate(lines, start=1):
-            image, answer = cells["Filename"], cells["ClassId"] or ""
-            if not answer.isdecimal() or int(answer) >= len(CLASSES):
-                raise ValueError(f"{path} row {number}: the class of {image} is {answer!r}, but 0 to 42 is expected")
-            if f"{TEST}/{image}" in labels:
-                raise ValueError(f"{path} row {number}: the image {image} stands there twice")
-            inside(root / TEST, image, f"{path} row {number}")
-            labels[f"{TEST}/{image}"] = CLASSES[int(answer)]
+    header, rows = read_rows(path, ";")
+    if not {"Filename", "ClassId"} <= set(header):
+        raise ValueError(f"{path}: expected a header with Filename;...;ClassId; is it the file without the answers?")
+    for number, cells in enumerate(rows, start=1):
+        image, answer = cells["Filename"], cells["ClassId"]
+        if not is_count(answer) or int(answer) >= len(CLASSES):
+            raise ValueError(f"{path} row {number}: the class of {image} is {answer!r}, but 0 to 42 is expected")
+        if f"{TEST}/{image}" in labels:
+            raise ValueError(f"{path} row {number}: the image {image} stands there twice")
+        inside(root / TEST, image, f"{path} row {number}")
+        labels[f"{TEST}/{image}"] = CLASSES[int(answer)]
     return labels

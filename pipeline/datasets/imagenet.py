@@ -15,12 +15,14 @@ from models.spec import Column
 from pipeline.datasets._listed import (
     Listed,
     image_names,
+    is_count,
     label_column,
     listed_rows,
     load_listed,
     read_lines,
     read_mat,
     unique_names,
+    whole,
 )
 from pipeline.datasets.base import Example, Row, Source
 from pipeline.datasets.files import find_root
@@ -104,7 +106,7 @@ class ImageNet(Source):
                 f"and {TRUTH}, in {self.settings.root}"
             )
         wnids = _kit_wnids(meta)
-        numbers = [int(line) if line.isdecimal() else 0 for line in read_lines(truth)]
+        numbers = [int(line) if is_count(line) else 0 for line in read_lines(truth)]
         if wrong := [line for line, number in enumerate(numbers, start=1) if number not in wnids]:
             raise ValueError(f"{truth} line {wrong[0]}: no number of a class in {meta}")
         return {f"ILSVRC2012_val_{line:08}": wnids[number] for line, number in enumerate(numbers, start=1)}
@@ -118,4 +120,6 @@ class ImageNet(Source):
 def _kit_wnids(path: Path) -> dict[int, str]:
     """The kit's table -> wnids by the kit's own numbers, which are not their order."""
     synsets = read_mat(path, "synsets")
-    return {int(number): str(wnid) for number, wnid in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
+    if not all(isinstance(entry, dict) and {"ILSVRC2012_ID", "WNID"} <= entry.keys() for entry in synsets):
+        raise ValueError(f"{path}: synsets with ILSVRC2012_ID and WNID are expected")
+    return {whole(entry["ILSVRC2012_ID"], str(path)): str(entry["WNID"]) for entry in synsets}

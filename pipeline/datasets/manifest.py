@@ -106,7 +106,7 @@ class Manifest(Source):
 def _read_table(path: Path) -> Table:
     try:
         table = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    except (ValueError, csv.Error) as error:
+    except (OSError, OverflowError, NotImplementedError, ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}") from error
     if "image" not in table:
         hint = "; write commas between the cells" * any(";" in header for header in table)

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from models.spec import IGNORE, Column
+from pipeline.datasets._listed import read_lines
 from pipeline.datasets._normals import normals_from_depth
 from pipeline.datasets.base import BadExample, Example, Row, Source
 from pipeline.datasets.files import (
@@ -75,8 +76,9 @@ class NYUv2(Source):
         }
 
     def rows(self) -> Sequence[Row]:
-        texts = {split: (self._root / file).read_text() for split, file in SPLIT_FILES.items()}
-        stems = draw([(split, stem) for split, text in texts.items() for stem in text.split()], self.settings)
+        lists = {split: read_lines(self._root / file) for split, file in SPLIT_FILES.items()}
+        listed = [(split, stem) for split, lines in lists.items() for line in lines for stem in line.split()]
+        stems = draw(listed, self.settings)
         files = [inside(self._root, f"nyu_images/{stem}.jpg", SPLIT_FILES[split]) for split, stem in stems]
         return [
             Row(id=stem, origin=f"{SPLIT_FILES[split]}: nyu_images/{stem}.jpg", group=group, split=split)

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from models.spec import IGNORE, Column
-from pipeline.datasets._listed import read_lines
+from pipeline.datasets._listed import is_count, read_lines
 from pipeline.datasets.base import BadExample, Example, Row, Source
 from pipeline.datasets.files import content_groups, draw, find_root, inside, read_ids, read_rgb, require_same_size
 
@@ -46,7 +46,7 @@ class Pets(Source):
                 if line.startswith("#"):
                     continue
                 name, *words = line.split() or [""]
-                if len(words) != 3 or not words[0].isdecimal() or int(words[0]) < 1 or words[1] not in SPECIES:
+                if len(words) != 3 or not is_count(words[0]) or int(words[0]) < 1 or words[1] not in SPECIES:
                     raise ValueError(
                         f"{path} line {number}: {line!r}, but a name, a breed from 1 and 1 or 2 (cat, dog) "
                         "and one more number are expected"
@@ -64,7 +64,9 @@ class Pets(Source):
         for name, (breed, _, _) in self._listed.items():
             word = name.rpartition("_")[0]
             if breeds.setdefault(breed, word) != word:
-                raise ValueError(f"Pets: {name} is of breed {breed + 1}, as are images called {breeds[breed]}")
+                raise ValueError(
+                    f"Pets: {self._root}: {name} is of breed {breed + 1}, as are images called {breeds[breed]}"
+                )
         names = tuple(breeds.get(breed, str(breed + 1)) for breed in range(max(breeds, default=-1) + 1))
         return {
             "breed": Column(layout="class", classes=names),

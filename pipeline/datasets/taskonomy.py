@@ -6,7 +6,6 @@ column. `train_val_test_<partition>.csv`, here or in `splits_taskonomy`, of tiny
 split.
 """
 
-import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -16,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from models.spec import Column
-from pipeline.datasets._listed import read_lines
+from pipeline.datasets._listed import read_rows
 from pipeline.datasets._taskonomy_labels import (
     OBJECTS,
     SCENES,
@@ -158,10 +157,10 @@ def _view(file: str) -> str:
 
 
 def _read_splits(path: Path) -> dict[str, str]:
-    lines, splits = csv.DictReader(read_lines(path)), {}
-    if not {"id", *SPLITS} <= set(lines.fieldnames or ()):
+    (header, rows), splits = read_rows(path, ","), {}
+    if not {"id", *SPLITS} <= set(header):
         raise ValueError(f"{path}: expected a header with id, train, val and test")
-    for number, cells in enumerate(lines, start=1):
+    for number, cells in enumerate(rows, start=1):
         parts = [split for split in SPLITS if cells[split] == "1"]
         if len(parts) > 1 or cells["id"].lower() in splits:
             raise ValueError(f"{path} row {number}: {cells['id']} is listed twice")

@@ -16,6 +16,7 @@ import numpy as np
 
 from models.spec import IGNORE, Column
 from pipeline.datasets._boxes import cut_boxes, require_stated_size
+from pipeline.datasets._listed import read_lines
 from pipeline.datasets._masks import read_mask
 from pipeline.datasets.base import SPLITS, BadExample, Example, Row, Source
 from pipeline.datasets.files import content_groups, draw, find_root, inside, read_ids, read_rgb
@@ -151,7 +152,7 @@ def _read_lists(folder: Path) -> dict[str, str]:
         raise ValueError(f"VOC: {folder} holds neither train.txt nor trainval.txt")
     splits: dict[str, str] = {}
     for split, path in lists.items():
-        names = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
+        names = read_lines(path) if path.is_file() else []
         for name in filter(None, map(str.strip, names)):
             inside(folder, name, str(path))
             if name in splits:

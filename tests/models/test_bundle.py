@@ -11,6 +11,7 @@ from models import bundle
 from models.branch_tree import BranchTree
 from models.sharing.branched import BranchedModel
 from models.spec import ModelSpec
+from models.spec_json import decode_spec
 from tests.models.task_cases import COLUMNS
 from tests.models.task_cases import spec as task_spec
 from tests.models.test_branched import IMAGES, TREES, build, shaken, spec
@@ -55,7 +56,7 @@ def full_spec() -> ModelSpec:
 
 def test_spec_round_trip_through_json() -> None:
     wanted = full_spec()
-    found = bundle.read_spec(json.loads(json.dumps(asdict(wanted))))
+    found = decode_spec(json.loads(json.dumps(asdict(wanted))))
     assert found == wanted
     assert hash(found) == hash(wanted)
 
@@ -64,14 +65,14 @@ def test_a_spec_of_several_sizes_goes_through_json_and_an_older_one_has_one() ->
     plain = full_spec()
     tasks = tuple(replace(task, size=(32 + i, 48)) for i, task in enumerate(plain.tasks))
     wanted = replace(plain, backbone=replace(plain.backbone, dynamic=True), tasks=tasks)
-    found = bundle.read_spec(json.loads(json.dumps(asdict(wanted))))
+    found = decode_spec(json.loads(json.dumps(asdict(wanted))))
     assert found == wanted
     assert hash(found) == hash(wanted)
     raw = json.loads(json.dumps(asdict(plain)))
     del raw["backbone"]["dynamic"], raw["routes"]
     for task in raw["tasks"]:
         del task["size"]
-    assert bundle.read_spec(raw) == plain
+    assert decode_spec(raw) == plain
 
 
 def test_a_pretrained_backbone_is_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +85,7 @@ def test_a_pretrained_backbone_is_not_fetched_again(tmp_path: Path, monkeypatch:
     made = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: (asked.append(k["pretrained"]), made(*a, **k))[1])
     bundle.load(tmp_path)
-    assert asked == [False]
+    assert set(asked) == {False}
 
 
 @pytest.mark.parametrize("missing", ["spec.json", "weights.safetensors"])

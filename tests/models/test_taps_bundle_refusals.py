@@ -54,7 +54,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]] 
     "shape": (lambda tensors: tensors | {HEAD: tensors[HEAD][:1].clone()}, rf"unlike: {HEAD} is float32 \[1, "),
     "type": (lambda tensors: tensors | {HEAD: tensors[HEAD].half()}, f"unlike: {HEAD} is float16 .*not float32"),
     "more gates": (lambda tensors: tensors | {"scores": torch.ones(99)}, r"unlike: scores is float32 \[99\], not "),
-    "empty": (lambda _: {}, "missing: scores"),
+    "empty": (lambda _: {}, "missing: head."),
 }
 
 

@@ -150,7 +150,7 @@ def test_a_driver_that_was_stopped_goes_on(end: int, scenes: Path, undisturbed: 
     assert_equal(tmp_path, undisturbed, scenes)
 
 
-@pytest.mark.alone
+@pytest.mark.faults
 def test_workers_that_raise_or_die_are_replaced(nodes: Nodes, scenes: Path, undisturbed: Path, tmp_path: Path) -> None:
     """Two workers on two machines: one raises, then one is killed, then one is stopped for good."""
     more = {"nodes": nodes, "address": nodes.cluster, "workers": 2, "max_failures": 3, "stuck_seconds": 20}
@@ -180,7 +180,7 @@ def test_a_lost_machine_is_done_without(nodes: Nodes, scenes: Path, undisturbed:
     assert_close(tmp_path, undisturbed, scenes, 1)
 
 
-@pytest.mark.alone
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("end", "how"), [(signal.SIGKILL, {"at_once": 2}), (signal.SIGINT, {"at_once": 2}), (signal.SIGINT, {"workers": 2})]
 )
@@ -202,7 +202,7 @@ def test_a_driver_of_a_cluster_that_was_stopped_goes_on(
     (assert_close if "workers" in how else assert_equal)(tmp_path, undisturbed, scenes)
 
 
-@pytest.mark.alone
+@pytest.mark.faults
 def test_many_trainers_share_few_cpus(nodes: Nodes, scenes: Path, undisturbed: Path, tmp_path: Path) -> None:
     """Six jobs of two workers, all begun at once on two CPUs, wait for one another, and none for ever."""
     more = {"nodes": nodes, "address": nodes.cluster, "workers": 2, "autoscaling": True}

@@ -344,7 +344,7 @@ def run(checkout: Path, head: Nodes, *arguments: str, **changed: str) -> tuple[i
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.faults
 def test_a_study_runs_on_a_cluster_and_comes_back(head: Nodes, checkout: Path) -> None:
     code, said = run(checkout, head, RAY_AUTH_MODE="disabled")
     assert (code, "refused a request without a token" in said) == (2, True), said
