@@ -60,7 +60,8 @@ class Nodes:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, **ENVIRONMENT}
+        own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}  # a local cluster's
+        return {**own, **ENVIRONMENT}
 
     def processes(self, node: int, title: str = "") -> list[int]:
         """The processes in a node's namespace whose command line holds `title`."""
