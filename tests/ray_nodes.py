@@ -1,6 +1,7 @@
 """Ray nodes on this machine, each with a network namespace and an address of its own, to be killed at will."""
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
-    "RAY_AUTH_TOKEN": "a-token-of-the-tests-alone-0123456789",
+    "RAY_AUTH_TOKEN": secrets.token_hex(20),
     "OMP_NUM_THREADS": "1",
 }
 RAY = Path(sys.executable).with_name("ray")
