@@ -7,6 +7,7 @@ RSATOOLBOX_VERSION := 0.3.2
 export DO_NOT_TRACK := true
 export RAY_USAGE_STATS_ENABLED := 0
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export COPPICE_VERBOSE := $(V)
 
 .DEFAULT_GOAL := help
 
@@ -61,6 +62,9 @@ bench: setup  ## what we claim to be fast, beside what one would use instead
 	$(VENV)/bin/uv pip install --quiet --python $(PY) --constraints requirements.lock rsatoolbox==$(RSATOOLBOX_VERSION)
 	for name in preparing loop loading rsa trees branched taps moe; do $(PY) -m benchmarks.$$name || exit 1; done
 
+bug: setup  ## versions, settings without keys and the last logs in one .zip, to send with a question
+	@$(PY) -m stages.bug
+
 ui: setup  ## the MLflow page on http://127.0.0.1:5000
 	$(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port 5000
 
@@ -68,4 +72,4 @@ lock:  ## write requirements.lock anew from pyproject.toml
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-header --quiet \
 	  --python-version 3.11 -o requirements.lock
 
-.PHONY: help setup repro submit fetch check-data manifest plan test soak fuzz check bench ui lock
+.PHONY: help setup repro submit fetch check-data manifest plan test faults soak fuzz check bench bug ui lock

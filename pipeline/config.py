@@ -17,17 +17,25 @@ ROOT = Path(__file__).resolve().parent.parent
 HELPERS = ("base", "pictures", "summed", "files")  # what the kinds and the readers share
 TASK_KINDS = sorted(p.stem for p in (ROOT / "models/tasks").glob("[a-z]*.py") if p.stem not in HELPERS)
 READERS = sorted(p.stem for p in (ROOT / "pipeline/datasets").glob("[a-z]*.py") if p.stem not in HELPERS)
-OWN_READER = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:function, see pipeline/datasets/_custom.py
+OWN_READER = re.compile(r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$")  # module:function, see datasets/_custom.py
+Workers = Annotated[int, Field(ge=0)]
 
 
 class Dataset(Settings):
     """Where a data set lies, how it is stored and drawn.
 
-    `val` and `test` are fractions where it has no official split. `weight` is its chance of being drawn, `batch` the
-    images of a step that draws it (by default train.batch).
+    reader           a file of pipeline/datasets, or a function of your own as my.module:function
+    root             its folder, or its table; relative to params.yaml. machine.yaml's roots go before it
+    images           how many to take, drawn with the seed; by default all. `scenes` makes as many
+    size             height and width as stored and trained on
+    val              the fraction drawn for validation, where there is no official split
+    test             the fraction drawn for the test, likewise
+    min_class_count  classes with fewer training images become unlabelled
+    weight           its chance of being drawn, beside the other data sets'
+    batch            images of a step that draws it; by default train.batch
     """
 
-    reader: str
+    reader: Annotated[str, Field(json_schema_extra={"anyOf": [{"enum": [*READERS]}, {"pattern": OWN_READER.pattern}]})]
     root: str | None = None
     images: Positive | None = None
     size: tuple[Positive, Positive]
@@ -44,7 +52,12 @@ class Dataset(Settings):
 
 
 class Prepare(Settings):
-    """`store`: how images are kept, as JPEG of a `quality` or raw, which takes more disk and is read far faster."""
+    """How data sets are stored.
+
+    on_bad   an image or label that can't be read: fail = stop and name it; skip = leave it out and list it
+    store    jpeg = compressed; raw = more disk, read several times as fast where a set doesn't fit in memory
+    quality  of JPEG
+    """
 
     on_bad: Literal["fail", "skip"] = "fail"
     store: Literal["jpeg", "raw"] = "jpeg"
@@ -52,9 +65,18 @@ class Prepare(Settings):
 
 
 class Task(Settings):
-    """What to learn: a kind, and the column of a data set that it learns from (by default the task's own name)."""
+    """What to learn, from which labels.
 
-    kind: str
+    kind        a file of models/tasks
+    dataset     the data set that it lives on
+    column      the data set's column of labels; by default the task's own name
+    weight      of its loss in the objective
+    head        of dense kinds: fpn (the default), psp, upernet or deeplab; others have one
+    head_width  channels of the head
+    options     the kind's own settings
+    """
+
+    kind: Annotated[str, Field(json_schema_extra={"enum": [*TASK_KINDS]})]
     dataset: str
     column: str | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -64,13 +86,24 @@ class Task(Settings):
 
 
 class Backbone(Settings):
+    """The network whose layers are shared.
+
+    name        any timm network that models/backbone.py cuts; _dilated at the end of a ResNet's keeps stride 8
+    pretrained  true = timm's weights, from the local cache or the network
+    locations   places where a tree may branch
+    """
+
     name: str
     pretrained: bool = False
     locations: Annotated[int, Field(ge=1, le=16)] = 4
 
 
 class Augment(Settings):
-    """Random mirroring (probability) and random crops (least side as a fraction, 1 = none), the same for all labels."""
+    """Random changes of training images, the same for all their labels.
+
+    flip  the probability of being mirrored
+    crop  the least side of a crop as a fraction; 1 = none
+    """
 
     flip: Fraction = 0.5
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -79,9 +112,22 @@ class Augment(Settings):
 class Train(Settings):
     """How every network is trained, single-task and shared ones alike (paper Sec. 3.1: the same conditions).
 
-    `nesterov` is the kind of momentum that optimiser "sgd" takes. `milestones` are the parts of the training after
-    which schedule "step" divides the learning rate by ten. `norm_images`: batch statistics are those of groups of so
-    many images, null = of a step's whole batch, on any number of workers.
+    epochs         passes over the training images
+    batch          images in a step
+    optimiser      adamw, sgd or lamb
+    lr             the highest learning rate
+    weight_decay   of weights; biases and normalisation have none
+    momentum       of sgd
+    nesterov       whether sgd's momentum is Nesterov's
+    schedule       how the learning rate falls
+    milestones     parts of the training after which schedule step divides the learning rate by ten
+    warmup_epochs  in which the learning rate rises to lr
+    clip           the largest norm of the gradient; 0 = off
+    ema            decay of averaged weights, which are then measured and kept; 0 = off
+    precision      auto = bf16 on a GPU, fp32 on a CPU
+    norm_images    batch statistics are those of groups of so many images; null = of a step's whole batch
+    select         the epoch that is kept: the best on validation, or the last
+    augment        random changes of training images
     """
 
     epochs: Positive = 10
@@ -103,6 +149,15 @@ class Train(Settings):
 
 
 class Affinity(Settings):
+    """How alike tasks see the same held-out images (paper Sec. 3.1).
+
+    images        held-out probe images, drawn evenly from the data sets
+    bootstrap     resamples of the images for the interval; 0 = none
+    permutations  shuffles of the images for the null; 0 = none
+    pool          average features over positions before images are compared
+    centre        subtract the mean image's features first
+    """
+
     images: Positive = 500
     bootstrap: Annotated[int, Field(ge=0)] = 50
     permutations: Annotated[int, Field(ge=0)] = 20
@@ -111,13 +166,33 @@ class Affinity(Settings):
 
 
 class Report(Settings):
+    """What the page shows.
+
+    samples  images shown with their predictions
+    """
+
     samples: Positive = 6
 
 
 class Config(Settings):
-    """Every number that a person may turn. `experiment` names the MLflow experiment.
+    """Every number that a person may turn.
 
     Sections have no defaults, since DVC wants to see those that a stage depends on; most keys inside them have.
+
+    experiment  the name of the MLflow experiment
+    seed        of the data, the first weights, the order of the batches
+    datasets    name -> where it lies, how it is stored and drawn
+    prepare     how data sets are stored
+    tasks       name -> what to learn, from which labels
+    backbone    the network whose layers are shared
+    train       how every network is trained, single-task and shared ones alike
+    affinity    how alike tasks see the same held-out images
+    trees       the budgets, and how trees are searched
+    branched    how the chosen trees are trained
+    taps        adaptive sharing: a base, and per task the layers that it makes its own
+    moe         one network with experts for all data sets
+    adapt       that network adapted to new data sets
+    report      what the page shows
     """
 
     experiment: str
@@ -139,22 +214,36 @@ class Config(Settings):
 class Machine(Settings):
     """Where it runs and how fast: nothing here can change a result, so nothing here invalidates a stage.
 
-    address  a Ray cluster, `auto` on one of its machines or host:port; without one this machine is all there is
-    jobs     networks trained at once, through Ray Tune; 1 = one after another in this process; 0 = as many as fit
-    workers  processes per network (DDP); 0 = in this process, no cluster; [2, 8] = as many as there is room for
-    cpus_per_worker, gpus_per_worker  what each of those processes takes, or a job's only one
-    autoscaling   the cluster adds machines: wait for those that a job needs
-    max_failures  how often a job is taken up again after its processes or their machines died
-    stuck_seconds  a process that has not answered for so long is taken for dead
-    checkpoint_seconds, checkpoints  how often a long epoch leaves one, and how many are kept
-    storage  checkpoints and finished jobs: a folder, or s3:// and the like; several machines need one that all see
-    cache    where a machine that does not see artifacts/ keeps the data that it fetches from storage
-    prepare_workers  processes of `prepare`, by default one a core; 1 = this process; on a cluster, tasks at a time
-    roots    data set name -> folder, in place of the root in params.yaml
+    jobs                networks trained at once, through Ray Tune; 1 = one after another in this process; 0 = as many
+                        as fit
+    workers             processes per network (DDP); 0 = in this process, no cluster; [2, 8] = as many as there is room
+                        for
+    gpu                 train on GPUs; by default where one is seen
+    cpus_per_worker     cores that each of those processes takes, or a job's only one
+    gpus_per_worker     GPUs likewise; 0.5 = two processes share one
+    autoscaling         the cluster adds machines: wait for those that a job needs
+    loader_workers      processes that decode images, per worker; by default 4 beside a GPU, else none
+    prepare_workers     processes of `prepare`, by default one a core; 1 = this process; on a cluster, tasks at a time
+    threads             of a process that trains on a CPU; by default as many as it takes cores
+    channels_last       the order of values in memory, which is faster on most machines
+    compile             torch.compile
+    max_failures        how often a job is taken up again after its processes or their machines died
+    stuck_seconds       a process that has not answered for so long is taken for dead
+    checkpoint_seconds  how often a long epoch leaves a checkpoint
+    checkpoints         how many of them are kept
+    address             a Ray cluster, `auto` on one of its machines or host:port; without one this machine is all there
+                        is
+    storage             checkpoints and finished jobs: a folder, or s3:// and the like; several machines need one that
+                        all see
+    cache               where a machine that does not see artifacts/ keeps the data that it fetches from storage
+    tracking_uri        MLflow's server or database; by default mlflow.db beside machine.yaml
+    mlflow_models       the report registers the best network, the smallest and the baseline as MLflow models
+    mlflow_view         the report gives MLflow's run list a view of parameters against Δ_MTL
+    roots               data set name -> folder, in place of the root in params.yaml
     """
 
     jobs: Annotated[int, Field(ge=0)] = 1
-    workers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (0, 0)
+    workers: tuple[Workers, Workers] = (0, 0)
     gpu: bool | None = None
     cpus_per_worker: Positive = 1
     gpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
@@ -172,6 +261,8 @@ class Machine(Settings):
     storage: str = "runs"
     cache: str = "~/.cache/coppice"
     tracking_uri: str | None = None
+    mlflow_models: bool = True
+    mlflow_view: bool = False
     roots: dict[str, str] = {}
 
     @field_validator("gpus_per_worker")
@@ -181,7 +272,7 @@ class Machine(Settings):
             raise ValueError(f"Ray gives away parts of one GPU or whole ones, not {value:g}")
         return value
 
-    @field_validator("workers", mode="before")
+    @field_validator("workers", mode="before", json_schema_input_type=Workers | tuple[Workers, Workers])
     @classmethod
     def _range(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else (value, value)

@@ -88,7 +88,9 @@ def _flags(column: Column, value: Any) -> list[int]:
 def _mask(column: Column, value: Any) -> bytes:
     mask, number = _whole(value), len(column.classes)
     if (wrong := mask[((mask < 0) | (mask >= number)) & (mask != IGNORE)]).size:
-        raise BadExample(f"label {wrong[0]:g}, but there are {number} classes (0 to {number - 1})")
+        raise BadExample(
+            f"label {wrong[0]:g}, but there are {number} classes (0 to {number - 1}), and {IGNORE} is unlabelled"
+        )
     return _png(mask.astype(np.uint8))
 
 

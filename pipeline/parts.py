@@ -5,12 +5,10 @@ encoding, what lies in the data folder (see `source_state`), the text of the rea
 that encode. So nothing stale is kept: after a file was mended, the set is stored anew.
 """
 
-import inspect
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import PIL
@@ -50,9 +48,9 @@ def plan(recipe: Recipe, by_split: Mapping[str, Sequence[Row]], settings: Any, r
 
 
 def make(
-    recipe: Recipe, parts: Sequence[Part], machine: Machine, name: str, on_bad: str, say: Say
+    recipe: Recipe, parts: Sequence[Part], machine: Machine, name: str, on_bad: str, say: Say, progress: Say
 ) -> dict[str, Record]:
-    """Finish all parts, saying how far it is; give their records by the parts' keys.
+    """Finish all parts, telling `progress` how far it is; give their records by the parts' keys.
 
     Parts left by a stopped start count, but for those with bad rows where these are to be mended.
     """
@@ -63,7 +61,7 @@ def make(
     total = sum(len(part.rows) for part in parts)
     finished = before = total - sum(len(part.rows) for part in todo)
     if finished:
-        say(f"prepare {name}: {finished} of {total} images were stored before it stopped")
+        say(f"{name}: {finished} of {total} images were stored before it stopped")
     started, said = time.monotonic(), -SAY_SECONDS
     for index, record in _spread(recipe, todo, machine):
         records[todo[index].key] = record
@@ -71,7 +69,7 @@ def make(
         now = time.monotonic()
         if finished == total or now - said >= SAY_SECONDS:
             left = (now - started) * (total - finished) / (finished - before)
-            say(f"prepare {name}: {finished} of {total} images, {_duration(left)} left")
+            progress(f"{name}: {finished} of {total} images, {_duration(left)} left")
             said = now
     return records
 
@@ -101,4 +99,4 @@ def _duration(seconds: float) -> str:
 
 def _program(source: Source, reader: str) -> str:
     text = {*(ROOT / "pipeline/datasets").glob("*.py"), *(ROOT / path for path in PROGRAM), *code_of(reader)}
-    return digest_files(sorted(text | {Path(inspect.getfile(type(source)))}))
+    return digest_files(sorted(text | {source.code}))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from models.accounting import count_params
+from models.branch_tree import BranchTree
 from models.bundle_files import offline
 from models.sharing import SHARING
 from models.sharing.branched import BranchedModel, block_costs
@@ -19,7 +20,7 @@ from pipeline.artifacts import DatasetManifest
 from pipeline.budgets import Costs
 from pipeline.config import Config, Machine
 from pipeline.jobs import TrainJob, model_spec, task_specs
-from pipeline.plan_jobs import Planned
+from pipeline.plan_jobs import Planned, stages_of
 
 BACKWARD = 2  # a backward pass takes about twice a forward one
 STATES = {"sgd": 1, "adamw": 2, "lamb": 2}  # numbers an optimiser keeps for a weight
@@ -119,13 +120,34 @@ def _image_flops(spec: ModelSpec, dataset: str, costs: ImageCosts, between: floa
     return sum(count * block for count, block in zip(blocks, costs.blocks, strict=True)) + heads
 
 
+def kept_bytes(jobs: Sequence[Planned], costs: Mapping[str, Costs], checkpoints: int) -> int:
+    """What all jobs keep; networks of a stage that are alike are counted like the first of them."""
+    kept = 0
+    for labels in stages_of(jobs).values():
+        for items in labels.values():
+            params = [_tree_params(item, costs) for item in items if item.stage == "branched"] or [
+                network_params(items[0].job.model)
+            ] * len(items)
+            kept += sum(job_bytes(item, count, checkpoints) for item, count in zip(items, params, strict=True))
+    return kept
+
+
+def _tree_params(item: Planned, costs: Mapping[str, Costs]) -> int:
+    """The parameters of a tree, or of one within a budget."""
+    size = BranchTree(item.job.model.groups).budget(*costs["params"])
+    split = BranchTree.split(len(item.job.model.tasks), len(item.job.model.groups)).budget(*costs["params"])
+    return round(size + item.between * (split - size))
+
+
 def job_bytes(item: Planned, params: int, checkpoints: int) -> int:
     """What a job keeps: so many checkpoints, two epochs' weights that they call the best, its bundle and a copy."""
     train = item.job.train
     return 4 * params * (checkpoints * (1 + STATES[train.optimiser] + bool(train.ema)) + 4)
 
 
-def measured_speed(config: Config, spec: ModelSpec, manifests: Manifests, machine: Machine) -> Speed:
+def measured_speed(
+    config: Config, spec: ModelSpec, manifests: Manifests, machine: Machine, seconds: float = SECONDS
+) -> Speed:
     """Time forward and backward passes of the shared network on the data set with most tasks, for some seconds.
 
     On a GPU with the study's batch, halved until it fits; on a CPU with two images, larger and then more while there is
@@ -137,8 +159,8 @@ def measured_speed(config: Config, spec: ModelSpec, manifests: Manifests, machin
         torch.set_num_threads(machine.threads)
     size, batch = manifests[name].size, config.datasets[name].batch or config.train.batch
     if torch.cuda.is_available() and machine.gpu is not False:
-        return _on_gpu(_on(spec, [name], size), batch, config.train.precision != "fp32")
-    return _on_cpu([(_on(spec, [name], part), images) for part, images in _growing(size, batch)])
+        return _on_gpu(_on(spec, [name], size), batch, config.train.precision != "fp32", seconds)
+    return _on_cpu([(_on(spec, [name], part), images) for part, images in _growing(size, batch)], seconds)
 
 
 def _growing(size: tuple[int, int], batch: int) -> list[tuple[tuple[int, int], int]]:
@@ -149,8 +171,8 @@ def _growing(size: tuple[int, int], batch: int) -> list[tuple[tuple[int, int], i
     return [*small, *((size, images) for images in batches)]
 
 
-def _on_cpu(steps: Sequence[tuple[ModelSpec, int]]) -> Speed:
-    left, place = SECONDS, 0
+def _on_cpu(steps: Sequence[tuple[ModelSpec, int]], left: float) -> Speed:
+    place = 0
     while True:
         spec, batch = steps[place]
         speed, took = _timed(spec, batch, "cpu", bf16=False, seconds=0.0)
@@ -160,10 +182,10 @@ def _on_cpu(steps: Sequence[tuple[ModelSpec, int]]) -> Speed:
             return speed
 
 
-def _on_gpu(spec: ModelSpec, batch: int, bf16: bool) -> Speed:
+def _on_gpu(spec: ModelSpec, batch: int, bf16: bool, seconds: float) -> Speed:
     while True:
         try:
-            return _timed(spec, batch, "cuda", bf16=bf16, seconds=SECONDS)[0]
+            return _timed(spec, batch, "cuda", bf16=bf16, seconds=seconds)[0]
         except torch.OutOfMemoryError:
             if batch <= 2:
                 raise ValueError("one step of two images doesn't fit this GPU; use --no-timing") from None

@@ -1,15 +1,16 @@
 """Configuration and data sets -> every job that the stages would train, before anything is known that they find out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
-from models.branch_tree import BranchTree
+from models.branch_tree import BranchTree, Partition
 from models.tree_search import count_trees, enumerate_trees
 from pipeline.adapt_jobs import added_jobs, first_jobs, later_jobs, lwf_jobs
 from pipeline.adapt_jobs import base_of as adapt_base
-from pipeline.adapting import base_of, baseline_jobs, matched_jobs, taps_jobs
+from pipeline.adapting import base_of, baseline_jobs, matched_jobs, shared_job, taps_jobs
 from pipeline.artifacts import DatasetManifest
 from pipeline.budgets import Costs, requests
 from pipeline.config import Config
@@ -34,14 +35,32 @@ class Planned:
     between: float = 0.0
 
 
-def planned_jobs(config: Config, manifests: Manifests, costs: Mapping[str, Costs]) -> list[Planned]:
-    """Map a study to its jobs, stage by stage; `costs` of blocks and heads by unit, as for `pipeline.budgets`."""
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What `pretrain` said of each task's network, and the tree that was last chosen for each budget, by its name."""
+
+    single: Mapping[str, Mapping[str, Any]]
+    trees: Mapping[str, Sequence[Partition]] = field(default_factory=dict)
+
+    @property
+    def known(self) -> bool:
+        return all(row["job"] for row in self.single.values())
+
+
+def planned_jobs(
+    config: Config, manifests: Manifests, costs: Mapping[str, Costs], found: Found | None = None
+) -> list[Planned]:
+    """Map a study to its jobs, stage by stage; `costs` of blocks and heads by unit, as for `pipeline.budgets`.
+
+    With what was `found` the jobs are the stages' own, where that alone decides them.
+    """
+    found = found or Found(single=untrained(config))
     return [
-        *_pretrain(config, manifests),
-        *_branched(config, manifests, costs),
-        *(_taps(config, manifests) if config.taps.lams else ()),
-        *(_moe(config, manifests) if config.moe.lams else ()),
-        *(_adapt(config, manifests) if config.moe.lams and config.adapt.tasks else ()),
+        *single_jobs(config, manifests),
+        *_branched(config, manifests, costs, found),
+        *(_taps(config, manifests, found) if config.taps.lams else ()),
+        *(_moe(config, manifests, found) if config.moe.lams else ()),
+        *(_adapt(config, manifests, found) if config.moe.lams and config.adapt.tasks else ()),
     ]
 
 
@@ -50,7 +69,8 @@ def untrained(config: Config) -> dict[str, dict]:
     return {name: {"val": 1.0, "job": ""} for name in config.tasks}
 
 
-def _pretrain(config: Config, manifests: Manifests) -> Iterator[Planned]:
+def single_jobs(config: Config, manifests: Manifests) -> Iterator[Planned]:
+    """The jobs of `pretrain`, which wait for nothing."""
     alone = ((0,),) * config.backbone.locations
     for task in task_specs(config, manifests):
         spec = model_spec(config, manifests, [task], alone)
@@ -58,7 +78,7 @@ def _pretrain(config: Config, manifests: Manifests) -> Iterator[Planned]:
         yield Planned(stage="pretrain", label="single-task networks", job=job)
 
 
-def _branched(config: Config, manifests: Manifests, costs: Mapping[str, Costs]) -> Iterator[Planned]:
+def _branched(config: Config, manifests: Manifests, costs: Mapping[str, Costs], found: Found) -> Iterator[Planned]:
     count, locations = len(config.tasks), config.backbone.locations
     shared, split = BranchTree.shared(count, locations), BranchTree.split(count, locations)
     ends = {"fully shared tree": shared, "fully split tree": split}
@@ -68,14 +88,16 @@ def _branched(config: Config, manifests: Manifests, costs: Mapping[str, Costs]) 
     trees = [*ends.items(), *(("all other trees", tree) for tree in others if tree not in ends.values())]
 
     def job(tree: BranchTree, seed: int) -> TrainJob:
-        return tree_job(config, manifests, tree.groups, untrained(config), name="tree", seed=seed)
+        return tree_job(config, manifests, tree.groups, found.single, name="tree", seed=seed)
 
     for seed in config.branched.seeds:
         for label, tree in trees:
             yield Planned(stage="branched", label=label, job=job(tree, seed))
         for request in [] if others else requests(config.trees, costs):
             far = min(_between(limit, costs[unit], shared, split) for unit, limit in request.limits.items())
-            yield Planned(stage="branched", label="trees within budgets", job=job(shared, seed), between=far)
+            groups = found.trees.get(request.name)
+            tree, far = (BranchTree(groups), 0.0) if groups else (shared, far)
+            yield Planned(stage="branched", label="trees within budgets", job=job(tree, seed), between=far)
 
 
 def _between(limit: float, costs: Costs, shared: BranchTree, split: BranchTree) -> float:
@@ -83,11 +105,14 @@ def _between(limit: float, costs: Costs, shared: BranchTree, split: BranchTree) 
     return min(1.0, (limit - least) / (most - least)) if most > least else 0.0
 
 
-def _taps(config: Config, manifests: Manifests) -> Iterator[Planned]:
+def _taps(config: Config, manifests: Manifests, found: Found) -> Iterator[Planned]:
     base = base_of(config, manifests)
+    if found.known and base.kind != "pretrained":
+        shared = shared_job(config, manifests, found.single).key
+        base = replace(base, job=shared if base.kind == "shared" else found.single[config.taps.base]["job"])
     weights = dict.fromkeys(config.tasks, 0)
     for item in (
-        *taps_jobs(config, manifests, base, untrained(config)),
+        *taps_jobs(config, manifests, base, found.single),
         *baseline_jobs(config, manifests, base),
         *matched_jobs(config, manifests, base, weights),
     ):
@@ -96,16 +121,18 @@ def _taps(config: Config, manifests: Manifests) -> Iterator[Planned]:
         yield Planned(stage="taps", label=label, job=item.job)
 
 
-def _moe(config: Config, manifests: Manifests) -> Iterator[Planned]:
+def _moe(config: Config, manifests: Manifests, found: Found) -> Iterator[Planned]:
     labels = {"moe": "with experts", "dense": "without experts", "finetune": "fine-tuned"}
-    trials = moe_trials(config, manifests, untrained(config)), finetune_trials(config, manifests, untrained(config))
+    trials = moe_trials(config, manifests, found.single), finetune_trials(config, manifests, found.single)
     for trial in (*trials[0], *trials[1]):
         yield Planned(stage="moe", label=labels[trial.method], job=trial.job)
 
 
-def _adapt(config: Config, manifests: Manifests) -> Iterator[Planned]:
+def _adapt(config: Config, manifests: Manifests, found: Found) -> Iterator[Planned]:
+    one = found.known and len(config.moe.lams) == 1  # of several, only training can say which
+    key = moe_trials(config, manifests, found.single)[0].job.key if one else ""
     with torch.device("meta"):
-        base = adapt_base(config, manifests, "")
+        base = adapt_base(config, manifests, key)
     even = {task: [[1.0] * len(numbers) for numbers in base.experts] for task in config.adapt.tasks}
     routers = dict.fromkeys(config.adapt.tasks, "router")
     for item in (

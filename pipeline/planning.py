@@ -25,10 +25,9 @@ from pipeline.plan_costs import (
     ImageCosts,
     Speed,
     image_costs,
-    job_bytes,
     job_flops,
+    kept_bytes,
     measured_speed,
-    network_params,
     shared_spec,
     steps_of,
     unit_costs,
@@ -36,7 +35,7 @@ from pipeline.plan_costs import (
 from pipeline.plan_data import CLASSES, DataPlan, look, manifests_of
 from pipeline.plan_jobs import Planned, planned_jobs, search_method, stages_of, trees_in_all, untrained
 from pipeline.plan_text import bytes_text, count_text, flops_text, span_text, table, time_text
-from pipeline.preflight import check_study
+from pipeline.preflight import check_study, remarks
 
 UNKNOWN = "?"
 
@@ -66,6 +65,7 @@ def plan(config: Config, machine: Machine, *, timing: bool = True) -> Plan:
         _job_lines(jobs, manifests, image_costs(spec, manifests), speed),
         _disk_lines(config, data, jobs, costs, machine.checkpoints),
     ]
+    parts += [[f"note: {remark}"] for remark in remarks(config)]
     if problems:
         parts.append(["to be mended first:", *(f"  {line}" for line in problems)])
     return Plan(text="\n\n".join("\n".join(lines) for lines in parts), problems=problems)
@@ -179,24 +179,10 @@ def _disk_lines(
     found = [(item.images, item.row_bytes) for item in data if item.row_bytes is not None and item.images]
     stored = bytes_text(sum(images * row_bytes for images, row_bytes in found)) if found else UNKNOWN
     missing = "" if len(found) == len(data) else f", without {len(data) - len(found)} that aren't known"
-    kept = 0
-    for labels in stages_of(jobs).values():
-        for items in labels.values():
-            params = [_params(item, costs) for item in items if item.stage == "branched"] or [
-                network_params(items[0].job.model)
-            ] * len(items)
-            kept += sum(job_bytes(item, count, checkpoints) for item, count in zip(items, params, strict=True))
     return [
         f"disk: prepared shards {stored} ({config.prepare.store}, by a sample of each data set{missing})",
-        f"  checkpoints and bundles up to {bytes_text(kept)}",
+        f"  checkpoints and bundles up to {bytes_text(kept_bytes(jobs, costs, checkpoints))}",
     ]
-
-
-def _params(item: Planned, costs: Mapping[str, Costs]) -> int:
-    """The parameters of a tree, or of one within a budget."""
-    sizes = [BranchTree(item.job.model.groups).budget(*costs["params"])]
-    split = BranchTree.split(len(item.job.model.tasks), len(item.job.model.groups)).budget(*costs["params"])
-    return round(sizes[0] + item.between * (split - sizes[0]))
 
 
 def _steps(items: Sequence[Planned], manifests: Mapping) -> str:

@@ -1,12 +1,14 @@
 """What can be known to go wrong before anything is read or trained. It decides no result, so no stage depends on it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 
 from models.adaptation import ADAPTATIONS
 from models.backbone import build_blocks, feature_shapes
 from models.branch_tree import BranchTree
 from models.bundle_files import offline
+from models.exhaustive_search import EXHAUSTIVE_LIMIT
 from models.sharing import SHARING
 from models.sharing.branched import block_costs
 from models.spec import ModelSpec
@@ -21,6 +23,7 @@ from pipeline.jobs import model_spec, task_specs
 from pipeline.moe_jobs import joint_tasks, moe_trials
 from pipeline.settings_file import nearest
 
+MEASURED_BY = {"detection": "faster-coco-eval"}  # by kind of task, a package that is imported where it is needed
 MOST_TRAINED = 500  # trees that one would train to draw them all
 
 
@@ -29,9 +32,11 @@ def check_study(config: Config, manifests: Mapping[str, DatasetManifest], *, wei
 
     So do pre-trained weights that can't be had, unless `weights` says to leave them alone.
     """
+    _check_packages(config)
     tasks, locations = task_specs(config, manifests), config.backbone.locations
     spec = model_spec(config, manifests, tasks, BranchTree.shared(len(tasks), locations).groups)
     spec = spec if weights else offline(spec)
+    _check_sizes(spec)
     requests(config.trees, {unit: block_costs(spec, unit) for unit in ("params", "flops")})
     count = count_trees(len(tasks), locations - config.trees.share_first)
     if config.branched.exhaustive and count > MOST_TRAINED:
@@ -39,10 +44,53 @@ def check_study(config: Config, manifests: Mapping[str, DatasetManifest], *, wei
             f"params.yaml branched.exhaustive: {len(tasks)} tasks at {locations} locations have {count:,} trees to"
             f" train, more than {MOST_TRAINED}; take fewer tasks or locations, trees.share_first: true, or turn it off"
         )
-    _check_sizes(spec)
+    _check_search(config)
     _check_taps(config, manifests, weights)
     if config.moe.lams:
         _check_moe(config, manifests)
+
+
+def remarks(config: Config) -> Iterator[str]:
+    """What is no error, but hardly what a study is for."""
+    if len(config.tasks) == 1:
+        yield (
+            "one task has nothing to share, all its trees are the same network: add a second under tasks, or adapt"
+            " timm's weights to it by taps.base: pretrained"
+        )
+
+
+def _check_packages(config: Config) -> None:
+    """torchmetrics would miss its backend at the end of the first epoch."""
+    for name, task in config.tasks.items():
+        package = MEASURED_BY.get(task.kind)
+        if package and find_spec(package.replace("-", "_")) is None:
+            raise ValueError(
+                f"params.yaml tasks.{name}.kind: {task.kind} is measured by {package}, which isn't installed;"
+                " make setup installs it"
+            )
+
+
+def _check_search(config: Config) -> None:
+    """What the search would refuse once all single-task networks are trained."""
+    tasks, locations, shared = len(config.tasks), config.backbone.locations, config.trees.share_first
+    where = f"params.yaml trees.method: {config.trees.method}: {tasks} tasks at {locations} locations"
+    if config.trees.method == "exhaustive" and (count := count_trees(tasks, locations - shared)) > EXHAUSTIVE_LIMIT:
+        fewer = {fewer: count_trees(tasks, fewer - shared) for fewer in range(1, locations)}
+        most = max((fewer for fewer, left in fewer.items() if left <= EXHAUSTIVE_LIMIT), default=None)
+        other = f", or backbone.locations: {most} ({fewer[most]:,} trees)" if most else ""
+        raise ValueError(
+            f"{where} have {count:,} trees, more than the {EXHAUSTIVE_LIMIT:,} that are searched one by one; set"
+            f" trees.method: auto{other}"
+        )
+    if config.trees.method == "exact":
+        from models.exact_search import MOST_BYTES  # brings numba, which no other method waits for here
+        from models.subset_tables import table_bytes
+
+        if (needed := table_bytes(locations, tasks)) > MOST_BYTES:
+            raise ValueError(
+                f"{where} need tables of {needed / 1e9:,.0f} GB, more than {MOST_BYTES / 1e9:.0f}; set trees.method:"
+                " auto"
+            )
 
 
 def _check_sizes(spec: ModelSpec) -> None:

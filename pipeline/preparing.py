@@ -59,6 +59,7 @@ def prepare_dataset(
     folder: Path,
     say: Say,
     kept: Path | None = None,
+    progress: Say | None = None,
 ) -> DatasetManifest:
     """Write a data set's shards under `folder/<name>/<split>/` and complete its manifest.
 
@@ -71,7 +72,8 @@ def prepare_dataset(
     by_split = assign_splits(rows, val=settings.val, test=settings.test, seed=config.seed)
     planned = plan(recipe, by_split, settings_of(name, config, machine), settings.reader)
     parts = [part for split in SPLITS for part in planned[split]]
-    records = make(recipe, parts, _workers(name, config, machine, recipe, say), name, config.prepare.on_bad, say)
+    workers = _workers(name, config, machine, recipe, say)
+    records = make(recipe, parts, workers, name, config.prepare.on_bad, say, progress or say)
     done = {split: [records[part.key] for part in planned[split]] for split in SPLITS}
     bad = [line for part in parts for line in records[part.key].bad]
     _refuse_bad(name, bad, len(rows), config.prepare.on_bad, say)
@@ -141,7 +143,7 @@ def _workers(name: str, config: Config, machine: Machine, recipe: Recipe, say: S
         return machine
     (address, folder), *more = unseen.items()
     others = f" (and {len(more)} more)" if more else ""
-    say(f"prepare {name}: machine {address}{others} does not see {folder} as it is here: on this machine alone")
+    say(f"{name}: machine {address}{others} does not see {folder} as it is here: on this machine alone")
     return machine.model_copy(update={"address": None, "prepare_workers": None})
 
 
@@ -170,11 +172,11 @@ def _refuse_bad(name: str, bad: Sequence[str], total: int, on_bad: str, say: Say
     if bad and on_bad == "fail":
         listed = "\n  ".join(bad[:SHOWN])
         raise ValueError(
-            f"data set {name}: {len(bad)} of {total} rows are bad; first {min(SHOWN, len(bad))}:\n  {listed}\n"
+            f"data set {name}: {len(bad):,} of {total:,} rows are bad; first {min(SHOWN, len(bad))}:\n  {listed}\n"
             "Mend them, or set prepare.on_bad: skip to leave them out"
         )
     if bad:
-        say(f"prepare {name}: {len(bad)} of {total} rows skipped; they are listed in manifest.json")
+        say(f"{name}: {len(bad)} of {total} rows skipped; they are listed in manifest.json")
 
 
 def _counts(name: str, done: Mapping[str, Sequence[Record]]) -> dict[str, int]:
@@ -192,9 +194,7 @@ def _say_missing(name: str, columns: Mapping[str, Column], labels: Mapping[str, 
         missing = [classes[index] for index in np.flatnonzero(labels[key][0] == 0)]
         if missing:
             listed = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
-            say(
-                f"prepare {name}: no training image has {len(missing)} of the {len(classes)} classes of {key}: {listed}"
-            )
+            say(f"{name}: no training image has {len(missing)} of the {len(classes)} classes of {key}: {listed}")
 
 
 def _completed(column: Column, counts: np.ndarray | None, kept: Sequence[int] | None) -> Column:

@@ -9,6 +9,7 @@ from pipeline.config import ROOT, Config, load, load_machine
 from pipeline.settings_file import nearest, read
 
 PRESETS = ROOT / "presets"
+MACHINE_SCHEMA = "# yaml-language-server: $schema=machine.schema.json\n"  # for editors, see settings_schema.py
 
 
 def preset_path(name: str) -> Path:
@@ -17,6 +18,11 @@ def preset_path(name: str) -> Path:
     if name not in names:
         raise ValueError(f"no preset {name!r}. {nearest(name, names)}")
     return PRESETS / f"{name}.yaml"
+
+
+def as_params(preset: Path) -> str:
+    """A preset's file -> its text as params.yaml, which lies beside the schema that editors read."""
+    return preset.read_text().replace("$schema=../", "$schema=", 1)
 
 
 def roots_below(root: Path, config: Config) -> dict[str, str]:
@@ -33,11 +39,11 @@ def adopt_preset(name: str, root: Path | None, base: Path = ROOT) -> str:
     `root`, the folder of the preset's data sets, goes into machine.yaml: where data lie is no part of a study.
     """
     preset, params = preset_path(name), base / "params.yaml"
-    text = preset.read_text()
+    text = as_params(preset)
     if root is not None:
         _remember_roots(base / "machine.yaml", roots_below(root, load(preset)))
     said = f"settings: presets/{name}.yaml"
-    if params.exists() and params.read_text() not in {text, *(path.read_text() for path in PRESETS.glob("*.yaml"))}:
+    if params.exists() and params.read_text() not in {as_params(path) for path in PRESETS.glob("*.yaml")}:
         params.replace(base / "params.previous.yaml")
         said += "; your edited params.yaml is kept as params.previous.yaml"
     if not params.exists() or params.read_text() != text:
@@ -46,9 +52,11 @@ def adopt_preset(name: str, root: Path | None, base: Path = ROOT) -> str:
 
 
 def _remember_roots(path: Path, roots: Mapping[str, str]) -> None:
-    if path.exists():
+    known = path.exists()
+    if known:
         load_machine(path)  # says what is wrong with it
-    machine = (read(path) if path.exists() else None) or {}
+    machine = (read(path) if known else None) or {}
     machine["roots"] = {**(machine.get("roots") or {}), **roots}
     with path.open("w") as file:
+        file.write("" if known else MACHINE_SCHEMA)
         YAML().dump(machine, file)

@@ -39,6 +39,14 @@ def probe_images(splits: Sequence[Split], count: int) -> Tensor:
     )
 
 
+def fewer_images(found: int, settings: Affinity) -> str:
+    """What to say where the held-out images are fewer than asked for."""
+    return (
+        f"{found} probe images, all that validation has, in place of {settings.images}; affinities are less certain, as"
+        " their intervals say. For more raise datasets.*.val"
+    )
+
+
 def _stretched(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Map uint8 images to uint8 images of a size, bilinearly."""
     if tuple(images.shape[-2:]) == size:

@@ -14,6 +14,8 @@ from pathlib import Path
 from pipeline.config import Machine
 
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+REFUSED = re.compile(r"unauthenticated|unauthorized|token", re.IGNORECASE)
+TOO_LARGE = "exceeds the maximum size"
 CONNECTION = re.compile(r"connection|gloo|nccl", re.IGNORECASE)
 # What a driver sends: the program. Results, environments and version control stay where they are.
 EXCLUDED = ["/artifacts", "/runs", "/.venv", "/.git", "/.dvc", "/tests", "/mlartifacts", "*.db", "__pycache__"]
@@ -79,6 +81,34 @@ def own_ctrl_c() -> Iterator[None]:
         raise KeyboardInterrupt from error
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def not_connected(machine: Machine, error: Exception) -> str:
+    """Ray's error on joining or starting a cluster -> what was tried, why it failed, what to do."""
+    why = str(error).strip().partition("\n")[0] or type(error).__name__
+    if machine.address is None and (kept := os.environ.get("RAY_ADDRESS")):
+        return f"the cluster at {kept} does not answer any more ({why}); the same command goes on from here"
+    if machine.address is None:
+        load, cores = os.getloadavg()[0], os.cpu_count()
+        return (
+            f"Ray could not start a cluster on this machine ({why}; load {load:.1f} on {cores} cores). machine.yaml"
+            " asks for one by jobs or workers: set jobs: 1 and workers: 0, and networks train in this process"
+        )
+    where = f"machine.yaml address {machine.address}"
+    if type(error).__name__ == "AuthenticationError" or REFUSED.search(why):
+        return (
+            f"{where}: the Ray cluster refuses this machine's token ({why}). Set RAY_AUTH_MODE=token and"
+            " RAY_AUTH_TOKEN_PATH to a file with the cluster's token, see docs/cluster.md#token"
+        )
+    if TOO_LARGE in why:
+        return (
+            f"{where}: {why}. That is this folder, without results and environments: name data and whatever else the"
+            " cluster needs not in .gitignore, or move it out of here"
+        )
+    return (
+        f"{where}: no Ray cluster answers, or it refuses this machine's token ({why}). Is Ray running there (ray"
+        " status)? Is RAY_AUTH_TOKEN_PATH the cluster's token? See docs/cluster.md#token"
+    )
 
 
 def reason(error: BaseException) -> str:

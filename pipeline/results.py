@@ -11,7 +11,8 @@ from scipy.stats import rankdata
 
 from models.accounting import delta_mtl
 from models.tasks import TASKS
-from pipeline.artifacts import TRIALS, read_table, write_table
+from pipeline.about import write_about
+from pipeline.artifacts import TRIALS, DatasetManifest, read_table, write_table
 from pipeline.config import Machine
 from pipeline.jobs import TrainJob
 from pipeline.storage import JobFolder
@@ -20,10 +21,21 @@ LEAST_TREES = 4  # fewer say nothing about an order
 PAIRINGS = 9999
 
 
-def copy_result(job: TrainJob, machine: Machine, folder: Path) -> None:
-    """Copy a job's bundle into a stage's folder, with its history as history.parquet."""
+def copy_result(
+    job: TrainJob,
+    machine: Machine,
+    folder: Path,
+    manifests: Mapping[str, DatasetManifest],
+    single: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Copy a job's bundle into a stage's folder, with its history as history.parquet and about.json.
+
+    `single` is what `pretrain` says of each task's network, or nothing where the job is one of those.
+    """
     JobFolder(machine.storage, job.key).download("bundle", folder)
     write_table(folder / "history.parquet", trials(job, machine), TRIALS)
+    tasks = [task for task in job.model.tasks if task.name in job.trained]
+    write_about(folder, tasks, dict.fromkeys(job.trained, job.key), machine, manifests, single)
 
 
 def trials(job: TrainJob, machine: Machine) -> Iterator[dict[str, Any]]:

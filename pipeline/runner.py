@@ -20,11 +20,21 @@ from typing import Any
 
 from pipeline.config import ROOT, Machine
 from pipeline.following import Log, following
+from pipeline.gpus import sees_gpu, why_none
 from pipeline.jobs import TrainJob, usable_ranks
 from pipeline.one_job import run_job, with_threads
-from pipeline.ray_environment import EXCLUDED, keep_to_loopback, meet_at, own_ctrl_c, prepare_environment, reason
+from pipeline.ray_environment import (
+    EXCLUDED,
+    keep_to_loopback,
+    meet_at,
+    not_connected,
+    own_ctrl_c,
+    prepare_environment,
+    reason,
+)
 from pipeline.shipping import fetch, ready_cluster
 from pipeline.storage import PATIENCE, open_storage
+from pipeline.terminal import labelled
 from pipeline.training_state import Site
 
 LOADERS = 4  # processes that decode images for one GPU, where machine.yaml does not say
@@ -108,12 +118,8 @@ def connect(machine: Machine) -> None:
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
-    except (ConnectionError, RuntimeError) as error:
-        raise ValueError(
-            f"machine.yaml address {machine.address}: no Ray cluster answers, or it refuses this machine's token"
-            f" ({str(error).splitlines()[0]}). Is Ray running on this machine (ray status)? Is RAY_AUTH_TOKEN_PATH the"
-            " cluster's token? See docs/cluster.md#token"
-        ) from error
+    except Exception as error:  # Ray raises whatever kept it from starting, a bare Exception among them
+        raise ValueError(not_connected(machine, error)) from error
     _announce(context.dashboard_url)
 
 
@@ -140,7 +146,8 @@ def _announce(dashboard: str | None) -> None:
     os.environ[ANNOUNCED] = address
     held, machines = ray.cluster_resources(), sum(node["Alive"] for node in ray.nodes())
     resources = f"{machines} machine{'s' * (machines != 1)}, {held.get('CPU', 0):g} CPUs, {held.get('GPU', 0):g} GPUs"
-    print(f"cluster: {resources}" + (f"; dashboard http://{dashboard}" if dashboard else ""), flush=True)
+    more = f"; dashboard http://{dashboard}" if dashboard else ""
+    print(labelled("cluster", f"{resources}{more}"), flush=True)
 
 
 def run_jobs(jobs: Sequence[TrainJob], machine: Machine, prepared: Path, log: Log, until: int | None) -> dict[str, str]:
@@ -171,8 +178,11 @@ def _ask(machine: Machine, function: Callable[[Any], Any], argument: Any) -> dic
 
 def _site(machine: Machine, prepared: Path, here: bool) -> Site:
     gpu = _sees_gpu(here) if machine.gpu is None else machine.gpu
-    if here and gpu and not _sees_gpu(here):
-        raise ValueError("machine.yaml gpu: true, but torch sees no GPU here; set gpu: false, or workers and address")
+    if here and gpu and not sees_gpu():
+        raise ValueError(
+            f"machine.yaml gpu: true, but torch sees no GPU here ({why_none()}). Set gpu: false to train on the CPU, or"
+            " address to a cluster that has GPUs"
+        )
     threads = machine.threads or (machine.cpus_per_worker if machine.jobs != 1 else None)
     if here and threads is not None:  # as many as a trial has, where one job is left of several
         import torch
@@ -194,9 +204,7 @@ def _site(machine: Machine, prepared: Path, here: bool) -> Site:
 
 def _sees_gpu(here: bool) -> bool:
     if here:
-        import torch
-
-        return torch.cuda.is_available()
+        return sees_gpu()
     import ray
 
     return ray.cluster_resources().get("GPU", 0) > 0
@@ -219,10 +227,15 @@ def _room(machine: Machine, site: Site) -> int:
     processes = sum(min(_times(need, node.get(name, 0)) for name, need in needs.items()) for node in nodes)
     of_job = max(1, machine.workers[0])
     if processes < of_job and not machine.autoscaling:
+        if "GPU" in needs and not any(node.get("GPU") for node in nodes):
+            raise ValueError(
+                f"machine.yaml gpu: true, but none of the cluster's {len(nodes)} machines has a GPU for Ray. Start Ray"
+                " there with --num-gpus, or set gpu: false to train on CPUs"
+            )
         wanted = " and ".join(f"{need:g} {name}" for name, need in needs.items())
         raise ValueError(
-            f"machine.yaml workers: a job takes {of_job} processes of {wanted} each, the cluster has room for"
-            f" {processes} on {len(nodes)} machines; take fewer, or set autoscaling: true where it adds machines"
+            f"machine.yaml workers: a job takes {of_job} of {wanted} each, the cluster ({len(nodes)} machines) has room"
+            f" for {processes}; take fewer, or set autoscaling: true where it adds machines"
         )
     return max(1, processes // of_job)
 

@@ -4,18 +4,25 @@ Whatever a kill or a lost answer leaves undone is sent again, which is harmless:
 token, by which the store knows both again.
 """
 
+import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from pipeline.spool import Cursor, Event, events_file, lock, read, read_cursor, read_from, runs, write_cursor
+from pipeline.spool import Cursor, Event, events_file, lock, read, read_cursor, read_from, runs, shown, write_cursor
 
+# What MLflow says of a database that another version has made.
+OTHER_SCHEMA = re.compile(r"database schema \(found version (\w+)")
+UNKNOWN_SCHEMA = re.compile(r"(?:No such revision or branch|Can't locate revision identified by) '(\w+)'")
 # Artifacts go after all values: a file that can't be stored (no credentials, a full disk) must not hold up the metrics.
-LANES = ("values", "artifacts")
+# Models go last and when nothing else is at work: packing them imports much.
+LANES = ("values", "artifacts", "models")
+WHILE_AT_WORK = LANES[:2]
+LANE_OF = {"artifact": "artifacts", "text": "artifacts", "model": "models"}
 
 
 class Store(Protocol):
@@ -28,7 +35,11 @@ class Store(Protocol):
     def describe(self, run: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None: ...
     def log(self, run: str, metrics: Mapping[str, float], step: int, time: int) -> None: ...
     def status(self, run: str, status: str, time: int) -> None: ...
+    def inputs(self, run: str, datasets: Sequence[Mapping[str, str]]) -> None: ...
     def artifact(self, run: str, path: Path, folder: str) -> None: ...
+    def text(self, run: str, file: str, text: str) -> None: ...
+    def model(self, run: str, folder: Path, about: Mapping[str, Any]) -> None: ...
+    def view(self, run: str, name: str, state: Mapping[str, Any], time: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -49,12 +60,12 @@ class Sender:
         self._known: set[str] = set()
         self._done: dict[tuple[str, str], int] = {}  # size of a run's spool when a lane of it was last found sent
 
-    def send(self) -> Outcome:
+    def send(self, lanes: Iterable[str] = LANES) -> Outcome:
         """One pass over all runs. Only one sender at a time per spool: a second one waits. Failures are returned."""
         sent: Counter[str] = Counter()
         error, away = None, False
         with lock(self._spool):
-            for lane, run in product(LANES, runs(self._spool)):
+            for lane, run in product(lanes, runs(self._spool)):
                 try:
                     self._send(run, lane, sent)
                 except Exception as failure:
@@ -83,7 +94,7 @@ class Sender:
         if any(self._pending(run, lane)) and (cursor := self._bind(run)):
             for end, event in self._pending(run, lane):
                 if event and _is_of(lane, event):
-                    _apply(self._connected(), cursor.run, event)
+                    _apply(self._connected(), cursor.run, event | self._linked(event))
                     sent[run] += 1
                 setattr(cursor, lane, end)
                 write_cursor(self._spool, run, cursor)
@@ -113,6 +124,11 @@ class Sender:
             experiment, token, opening["name"], opening["time"], parent.run if parent else None
         )
 
+    def _linked(self, event: Event) -> Event:
+        """An event's tags, with the store's ids of the runs that its links name; those not known here are left out."""
+        links = {name: self._bind(run) for name, run in event.get("links", {}).items()}
+        return {"tags": event["tags"] | {name: at.run for name, at in links.items() if at}} if links else {}
+
     def _connected(self) -> Store:
         self._store = self._store or self._connect()
         return self._store
@@ -128,22 +144,54 @@ class Sender:
         return True
 
 
+def trouble(outcome: Outcome) -> str:
+    """What stands between the store and the events, by the innermost cause: MLflow wraps it in several layers."""
+    cause: BaseException | None = outcome.error
+    assert cause is not None
+    said = str(cause)
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
+        said += f"\n{cause}"
+    if found := UNKNOWN_SCHEMA.search(said):
+        return (
+            f"was made by a newer MLflow, whose schema {found[1]} the one here does not know: install that, or set"
+            " tracking_uri in machine.yaml to another database"
+        )
+    if found := OTHER_SCHEMA.search(said):
+        return (
+            f"was made by an MLflow with another schema, {found[1]}: keep a copy of it and run `mlflow db upgrade` on"
+            " it; where that does not know the schema, a newer MLflow made it"
+        )
+    text = shown(f"{type(cause).__name__}: {cause}").splitlines()[0][:200]
+    return f"not reachable ({text})" if outcome.away else f"did not take everything ({text})"
+
+
 def _apply(store: Store, run: str, event: Event) -> None:
     match event["kind"]:
         case "open":
             store.describe(run, event["params"], event["tags"])
             if "token" not in event:
                 store.status(run, "RUNNING", event["time"])
+        case "tags":
+            store.describe(run, {}, event["tags"])
+        case "data":
+            store.inputs(run, event["datasets"])
+        case "view":
+            store.view(run, event["name"], event["state"], event["time"])
         case "log":
             store.log(run, event["metrics"], event["step"], event["time"])
         case "finish":
             store.log(run, event["metrics"], 0, event["time"])
             store.status(run, event["status"], event["time"])
+        case "text":
+            store.text(run, event["file"], event["text"])
         case "artifact" if Path(event["path"]).exists():
             store.artifact(run, Path(event["path"]), event["folder"])
+        case "model" if Path(event["folder"]).exists():
+            store.model(run, Path(event["folder"]), event)
         case "artifact":
             print(f"tracking: {event['path']} is gone and was not stored as an artifact", file=sys.stderr)
 
 
 def _is_of(lane: str, event: Event | None) -> bool:
-    return event is not None and (event["kind"] == "artifact") == (lane == "artifacts")
+    return event is not None and LANE_OF.get(event["kind"], "values") == lane

@@ -7,9 +7,7 @@ import fcntl
 import json
 import os
 import re
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 Event = dict[str, Any]
-KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000  # MLflow's limits
+UI = "http://127.0.0.1:5000"  # where `make ui` shows a store that is no server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,66 +35,7 @@ class Cursor:
     run: str = ""
     values: int = 0
     artifacts: int = 0
-
-
-class Run:
-    """One run. The same id opens the same MLflow run again: what it has been told is not told twice."""
-
-    def __init__(self, id: str, where: Where, wake: Callable[[], None]) -> None:
-        self.id = id
-        self.finished = False
-        self._where, self._wake = where, wake
-        self._logged: dict[tuple[str, int], str] = {}
-
-    def open(self, name: str, tags: Mapping[str, str], params: Mapping[str, Any], parent: "Run | None") -> None:
-        """Start the run, or take it up again with those params and tags that are new."""
-        told: dict[str, dict[str, str]] = {"params": {}, "tags": {}}
-        earlier = read(self._where.spool, self.id)
-        for event in earlier:
-            for kind in told.keys() & event.keys():
-                told[kind] |= event[kind]
-            self._logged |= {(k, event.get("step", 0)): repr(v) for k, v in event.get("metrics", {}).items()}
-        now = {
-            "params": {k: v for k, v in flatten(params).items() if k not in told["params"]},
-            "tags": {k: v for k, v in _tags(tags).items() if told["tags"].get(k) != v},
-        }
-        if not earlier:
-            now |= {"token": uuid.uuid4().hex, "experiment": self._where.experiment, "name": name[:KEY_LENGTH]}
-            now |= {"parent": parent.id if parent else None}
-        self._append("open", now)
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record values of a step. Values that the step has already, as when a resumed run repeats it, are left out."""
-        if new := self._new(metrics, step):
-            self._append("log", {"metrics": new, "step": step})
-
-    def finish(self, metrics: Mapping[str, float], status: str = "FINISHED") -> None:
-        """Record final values and how the run ended: FINISHED, FAILED or KILLED."""
-        assert status in ("FINISHED", "FAILED", "KILLED"), status
-        self.finished = True
-        self._append("finish", {"metrics": self._new(metrics, 0), "status": status})
-
-    def artifact(self, path: Path, folder: str = "") -> None:
-        """Keep a file, or a folder under its own name, with the run; it is read when it is sent, not now."""
-        # Not resolved: a link into DVC's cache would give the artifact a hash for a name.
-        self._append("artifact", {"path": str(path.absolute()), "folder": folder})
-
-    @property
-    def mlflow_id(self) -> str | None:
-        """The run's id in the store; None until the run has been sent there."""
-        uri = shown(self._where.uri)
-        cursor = read_cursor(self._where.spool, self.id, uri)
-        return (cursor.run or None) if cursor.uri == uri else None
-
-    def _new(self, metrics: Mapping[str, float], step: int) -> dict[str, float]:
-        values = {_key(name): float(value) for name, value in metrics.items()}
-        new = {k: v for k, v in values.items() if self._logged.get((k, step)) != repr(v)}
-        self._logged |= {(k, step): repr(v) for k, v in new.items()}
-        return new
-
-    def _append(self, kind: str, content: Mapping[str, Any]) -> None:
-        append(self._where.spool, self.id, {"kind": kind, "time": int(time.time() * 1000), **content})
-        self._wake()
+    models: int = 0
 
 
 def append(spool: Path, run: str, event: Event) -> None:
@@ -153,6 +92,18 @@ def runs(spool: Path) -> list[str]:
     return sorted(unquote(path.stem) for path in spool.glob("*.jsonl"))
 
 
+def sent_runs(spool: Path, uri: str) -> dict[str, str]:
+    """Map the runs that the store at `uri` has, by their ids here (a job's is its key), to their ids there."""
+    cursors = {run: read_cursor(spool, run, shown(uri)) for run in runs(spool)}
+    return {run: cursor.run for run, cursor in cursors.items() if cursor.run and cursor.uri == shown(uri)}
+
+
+def run_address(uri: str, run: str) -> str:
+    """Map a tracking URI and a run's id there to its page: on that server, or on the one that `make ui` starts."""
+    server = shown(uri).rstrip("/") if uri.startswith(("http://", "https://")) else UI
+    return f"{server}/#/runs/{run}"
+
+
 @contextmanager
 def lock(spool: Path) -> Iterator[None]:
     """Keep other senders of this spool out, those of other processes too; wait until they are done."""
@@ -166,36 +117,20 @@ def lock(spool: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
+def spool_folder(storage: str) -> Path:
+    """Map machine.yaml's storage to the spool's folder: beside the runs, or in `runs` here if they lie elsewhere."""
+    return Path("runs" if "://" in storage else storage).resolve() / "tracking"
+
+
 def events_file(spool: Path, run: str) -> Path:
     """Where a run's events lie."""
     return spool / f"{quote(run, safe='')}.jsonl"
-
-
-def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Map nested parameters to flat ones as MLflow takes them: {"train": {"lr": 0.1}} -> {"train.lr": "0.1"}."""
-    flat: dict[str, str] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[_key(f"{prefix}{name}")] = str(value)[:PARAM_LENGTH]
-    return flat
 
 
 def shown(uri: str) -> str:
     """A URI, or a text with some, without users, passwords and keys: fit to be printed and stored."""
     plain = re.sub(r"//[^/\s]*@", "//", uri)
     return re.sub(r"([?&][^=&\s]*(?:key|token|secret|password)[^=&\s]*=)[^&\s]+", r"\1...", plain, flags=re.IGNORECASE)
-
-
-def _key(name: str) -> str:
-    """The nearest name that MLflow takes: of its characters, and not to be mistaken for another path."""
-    parts = re.sub(r"[^\w\-. :/]", "_", name)[:KEY_LENGTH].split("/")
-    return "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
-
-
-def _tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {_key(name): str(value)[:TAG_LENGTH] for name, value in tags.items()}
 
 
 def _is_torn(path: Path) -> bool:

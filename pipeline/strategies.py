@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, PlainValidator, model_validator
 from pipeline.settings_file import Positive, Settings, is_number
 
 Amount = str | int | float  # of parameters or FLOPs, or as in "1.3x"
+Written = Amount | dict[Literal["params", "flops"], Amount]
 
 
 def _budget(written: Any) -> Amount | dict[str, Amount]:
@@ -35,15 +36,20 @@ def _once(values: list[Any]) -> list[Any]:
 
 
 Names = Annotated[list[str], AfterValidator(_once)]
+Budget = Annotated[Any, PlainValidator(_budget, json_schema_input_type=Written)]
 
 
 class Trees(Settings):
-    """Budgets: a number of `unit`, or relative to the fully shared network, as in `1.3x`; or {params: .., flops: ..}.
+    """Which trees are searched, and how.
 
+    budgets         each a number of `unit`, a multiple of the fully shared network, or {params: .., flops: ..}
+    unit            of single numbers, and of the front
+    method          auto = the strongest in time; exhaustive and exact prove the least cost, beam a bound below it
     time_limit_s    what `method: auto` may take on a nominal core; beyond, it turns to the next weaker method
+    share_first     true = all tasks share the first location
     """
 
-    budgets: Annotated[list[Annotated[Any, PlainValidator(_budget)]], Field(min_length=1)]
+    budgets: Annotated[list[Budget], Field(min_length=1)]
     unit: Literal["params", "flops"] = "params"
     method: Literal["auto", "exhaustive", "exact", "beam"] = "auto"
     time_limit_s: Annotated[float, Field(gt=0)] = 60.0
@@ -51,8 +57,9 @@ class Trees(Settings):
 
 
 class Branched(Settings):
-    """Each tree is trained once for every seed.
+    """How the trees are trained.
 
+    seeds         each tree is trained once for every one of them
     start         backbone = the backbone's own first weights; members = the mean of its tasks' single-task networks
     loss_weights  fixed = the tasks' weights (uniform where all are 1); uncertainty = learned (Kendall et al. 2018)
     exhaustive    also train every other tree, to see whether those of lower cost do better (paper Fig. 5)
@@ -72,11 +79,18 @@ class Taps(Settings):
     lams                every λ to try; none leaves the strategy out of the study
     tasks               those to adapt to; by default all but the base's own
     joint               one network for all tasks, whose base trains with them (Eq. 4), in place of one network per task
-    gated               glob patterns over the backbone's layer names; the last that matches decides, "!" leaves out
-    score_lr            the scores' learning rate, as a multiple of the weights'
+    lrs                 every learning rate to try; the best on validation is kept
+    epochs              of each such job
+    optimiser           adamw, sgd or lamb
     weight_decay        of δ, of the baselines' weights and of heads
-    baselines           names in models/adaptation; `baseline_settings` holds their own settings
+    gated               glob patterns over the backbone's layer names; the last that matches decides, "!" leaves out
+    threshold           a gate is open from this score on
+    score               every gate's first
+    score_lr            the scores' learning rate, as a multiple of the weights'
+    lam_warmup_epochs   in which λ is 0
     halving             epochs after which only the better half of the learning rates goes on, per task, method and λ
+    baselines           names in models/adaptation, on the same schedule
+    baseline_settings   name of a baseline -> its own settings
     budget              the chosen λ is the best on validation among those that add at most this share of parameters
     reference_errors    of tasks, for the S-score; by default those of fine-tuning, where it is a baseline
     """
@@ -107,7 +121,8 @@ class Moe(Settings):
     lams            every λ to try, the weight of the mutual information penalty; none leaves the strategy out
     tasks           those to train jointly; by default all but those of `adapt`
     epochs          by default train's
-    experts, top_k  of a layer, and how many a token gets
+    experts         of a layer
+    top_k           how many of them a token gets
     hidden          an expert's hidden channels; 0 = the MLP's over top_k, so that a token costs what it did
     expert_bias     whether experts have biases
     router_width    outputs of a router per expert; 2 = a noise while training (Shazeer et al. 2017)
@@ -116,7 +131,9 @@ class Moe(Settings):
     upcycled        experts start as slices of the MLP that they replace
     sampling        per_step = a step's batch is of one data set, split over the workers; per_rank = it holds `ranks`
                     batches, each of a data set drawn by itself, as GPUs do it that draw on their own
+    ranks           the batches of a step, with per_rank
     baselines       dense (no experts), finetune (each task from the single-task network of `pretrained_on`), scratch
+    pretrained_on   the task whose single-task network finetune starts from
     """
 
     lams: Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(_once)] = []
@@ -149,7 +166,8 @@ class Mode(Settings):
     learns for twice as long as the others.
 
     learns      all = the whole network; own = a new router, and `experts` of each layer
-    experts     how many experts of each layer learn too: picked at `select`, random or the most or least used
+    experts     how many experts of each layer learn too
+    select      which: picked at random, or the most or least used
     prune       the share of each layer's experts that is removed, the least used first
     threshold   experts that get less than this share of the choices are removed
     top_k       experts a token gets, in place of the base's
@@ -206,11 +224,17 @@ MODES: dict[str, Mode] = {
 class Adapt(Settings):
     """The network with experts adapted to new data sets, each by every mode, and taught them one after another.
 
-    tasks        to adapt to; none leaves it out
-    modes        names of `MODES`, the paper's Tab. 3, or of `own_modes`, which have names of their own
-    lam          λ of the penalty meanwhile; the data sets of before stay in the estimates
-    added        experts of its own that each new data set brings in continual learning
-    lwf          λ of Learning without Forgetting (Li and Hoiem 2016), its baseline; 0 leaves it out
+    tasks         to adapt to; none leaves it out
+    modes         names of `MODES` in pipeline/strategies.py, the paper's Tab. 3, or of `own_modes`
+    own_modes     name -> a mode of your own
+    epochs        of each such job
+    optimiser     adamw, sgd or lamb
+    lrs           every learning rate to try; the best on validation is kept
+    weight_decay  of what learns
+    lam           λ of the penalty meanwhile; the data sets of before stay in the estimates
+    added         experts of its own that each new data set brings in continual learning
+    lwf           λ of Learning without Forgetting (Li and Hoiem 2016), its baseline; 0 leaves it out
+    temperature   at which its outputs are compared with those of before
     """
 
     tasks: Names = []

@@ -1,29 +1,28 @@
-"""Runs in MLflow: what the driver process logs is on disk at once and in the tracking store as soon as that answers.
+"""Runs, models and views in MLflow, behind its client. The only file that imports mlflow.
 
-Training never waits for the store. What it could not be sent is sent by the next process that opens a run, or by
-`python -m pipeline.tracking`. The only file that imports mlflow, and not before there is a run to send.
+`python -m pipeline.tracking` sends what the stages could not.
 """
 
 import importlib
+import json
 import logging
 import os
 import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
-from pipeline.sending import Outcome, Sender, Store
-from pipeline.spool import Run, Where, shown
+from pipeline.run_view import TESTED, shared_view
+from pipeline.sending import Sender, trouble
+from pipeline.spool import shown, spool_folder
 
 T = TypeVar("T")
 BATCH = 100  # MLflow's limit for params and tags
 TOKEN = "coppice.run"
-RETRY_S = 60.0
+DIGEST = "coppice.digest"
 ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -37,81 +36,16 @@ EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.experiment.primaryMetric.name": "final/delta_mtl",
     "mlflow.note.content": "One run per trained network, under one run per stage. `final/delta_mtl`: mean relative "
-    "change in percent against the single-task networks, higher is better. Group the runs by a tag: `stage`, `method`.",
+    "change in percent against the single-task networks, higher is better; compare runs whose `task` is `all`. Group "
+    "the runs by a tag: `stage`, `strategy`, `method`. What does not fit into 25 metrics stands in a run's `tables`.",
 }
-
-
-class Tracker:
-    """The runs of one process, sent by a thread in the background. Leaving it by an exception ends its open runs."""
-
-    def __init__(self, where: Where, *, connect: Callable[[str], Store] | None = None) -> None:
-        self._where = replace(where, spool=where.spool.resolve())
-        self._connect = connect
-        self._sender = _sender(self._where, connect)
-        self._runs: list[Run] = []
-        self._thread: threading.Thread | None = None
-        self._wake, self._closing = threading.Event(), threading.Event()
-        self._told = False
-
-    def run(
-        self, id: str, *, name: str, tags: Mapping[str, str], params: Mapping[str, Any], parent: Run | None = None
-    ) -> Run:
-        """Open a run, under `parent` if given; the same id opens the same run again."""
-        run = Run(id, self._where, self._wake.set)
-        run.open(name, tags, params, parent)
-        self._runs.append(run)
-        if self._thread is None:
-            if self._connect is None:
-                _load()
-            self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
-            self._thread.start()
-        return run
-
-    def close(self, timeout: float = 60.0) -> None:
-        """Send what is left, but wait no longer than `timeout` seconds for it."""
-        self._closing.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(timeout)
-            if self._thread.is_alive():
-                self._tell(f"has not taken everything within {timeout:.0f} s")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            for run in reversed([run for run in self._runs if not run.finished]):
-                run.finish({}, "FAILED" if issubclass(kind, Exception) else "KILLED")
-        self.close()
-
-    def _work(self) -> None:
-        last = False
-        while not last:
-            self._wake.wait()
-            self._wake.clear()
-            last = self._closing.is_set()
-            outcome = self._sender.send()
-            if outcome.error is not None:
-                self._tell(_trouble(outcome))
-                # A store that was away a moment ago is not asked again at the end: that would only hold up the exit.
-                last = last or (self._closing.wait(RETRY_S) and outcome.away)
-                self._wake.set()
-
-    def _tell(self, reason: str) -> None:
-        if not self._told:
-            self._told = True
-            text = f"{shown(self._where.uri)} {reason}; runs go on, metrics are kept in {self._where.spool}"
-            print(f"tracking: {text}; send them later with: python -m pipeline.tracking", file=sys.stderr, flush=True)
 
 
 class MlflowStore:
     """A tracking store behind MLflow's client; MLflow's own messages are switched off, but can be asked for again."""
 
     def __init__(self, uri: str) -> None:
-        _load()
+        load_mlflow()
         from mlflow.tracking import MlflowClient
 
         self._uri = uri
@@ -159,8 +93,74 @@ class MlflowStore:
         else:
             self._client.set_terminated(run, status, time)
 
+    def inputs(self, run: str, datasets: Sequence[Mapping[str, str]]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        self._client.log_inputs(
+            run,
+            [
+                DatasetInput(
+                    Dataset(**{key: value for key, value in dataset.items() if key != "context"}),
+                    [InputTag("mlflow.data.context", dataset["context"])],
+                )
+                for dataset in datasets
+            ],
+        )
+
     def artifact(self, run: str, path: Path, folder: str) -> None:
         self._client.log_artifact(run, str(path), folder or None)
+
+    def text(self, run: str, file: str, text: str) -> None:
+        self._client.log_text(run, text, file)
+
+    def model(self, run: str, folder: Path, about: Mapping[str, Any]) -> None:
+        name = about["name"]
+        known = self._client.search_model_versions(f"name = '{name}' and tag.`{DIGEST}` = '{about['digest']}'")
+        version = known[0].version if known else self._register(run, folder, about)
+        self._client.set_registered_model_alias(name, about["alias"], str(version))
+
+    def view(self, run: str, name: str, state: Mapping[str, Any], time: int) -> None:
+        import mlflow
+
+        if mlflow.__version__.startswith(TESTED):
+            experiment = self._client.get_run(run).info.experiment_id
+            self._client.set_experiment_tag(experiment, *shared_view(name, state, time))
+
+    def _register(self, run: str, folder: Path, about: Mapping[str, Any]) -> str:
+        """Log a packed network as a model of this run, and make it a version of the registered model."""
+        from mlflow.entities import LoggedModelOutput, Metric
+        from mlflow.models.model import Model
+
+        experiment = self._client.get_run(run).info.experiment_id
+        logged = self._client.create_logged_model(experiment, about["alias"], run, tags={DIGEST: about["digest"]})
+        self._client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
+        model = Model(artifact_path=logged.artifact_location, run_id=run, model_id=logged.model_id)
+        with TemporaryDirectory() as draft:
+            _write_model(model, folder, about, Path(draft) / "model")
+            self._client.log_model_artifacts(logged.model_id, str(Path(draft) / "model"))
+        values = [Metric(key, value, about["time"], 0, logged.model_id) for key, value in about["metrics"].items()]
+        self._client.log_batch(run, metrics=values)
+        self._client.finalize_logged_model(logged.model_id, "READY")
+        self._ensure_registered(about["name"])
+        made = self._client.create_model_version(
+            about["name"],
+            # Where there is no server MLflow would look for models:/<id> in its default store, not in this one.
+            f"models:/{logged.model_id}" if self._uri.startswith("http") else logged.artifact_location,
+            run,
+            tags={DIGEST: about["digest"]},
+            description=about["description"],
+            model_id=logged.model_id,
+        )
+        return str(made.version)
+
+    def _ensure_registered(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
 
     def _experiment(self, name: str) -> str:
         if name not in self._experiments:
@@ -186,37 +186,23 @@ class MlflowStore:
             raise
 
 
-def sync(where: Where, *, connect: Callable[[str], Store] | None = None) -> tuple[int, int]:
-    """Send all that earlier processes left in the spool; returns (events sent, events left)."""
-    sender = _sender(where, connect)
-    return sender.send().sent.total(), sender.left().total()
-
-
-def spool_folder(storage: str) -> Path:
-    """Map machine.yaml's storage to the spool's folder: beside the runs, or in `runs` here if they lie elsewhere."""
-    return Path("runs" if "://" in storage else storage).resolve() / "tracking"
-
-
 def main() -> int:
     """Send what could not be sent before; 1 if anything is left."""
     from pipeline.config import load_machine
 
     machine = load_machine()
-    assert machine.tracking_uri is not None
-    sender = _sender(Where(uri=machine.tracking_uri, spool=spool_folder(machine.storage), experiment=""), None)
+    uri = machine.tracking_uri
+    assert uri is not None
+    sender = Sender(spool_folder(machine.storage), shown(uri), lambda: MlflowStore(uri))
     outcome = sender.send()
-    print(f"tracking: sent {_count(outcome.sent)} to {shown(machine.tracking_uri)}")
+    print(f"tracking: sent {_count(outcome.sent)} to {shown(uri)}")
     if left := sender.left():
-        reason = f": {_trouble(outcome)}" if outcome.error else ""
+        reason = f": {trouble(outcome)}" if outcome.error else ""
         print(f"tracking: {_count(left)} left{reason}", file=sys.stderr)
     return 1 if left else 0
 
 
-def _sender(where: Where, connect: Callable[[str], Store] | None) -> Sender:
-    return Sender(where.spool.resolve(), shown(where.uri), lambda: (connect or MlflowStore)(where.uri))
-
-
-def _load() -> None:
+def load_mlflow() -> None:
     """Import mlflow, in a stage before its work: C libraries loaded while another thread computes may crash both."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -224,20 +210,28 @@ def _load() -> None:
     importlib.import_module("mlflow.tracking")
 
 
+def _write_model(model: Any, folder: Path, about: Mapping[str, Any], path: Path) -> None:
+    """Write a packed network as a model of MLflow's, loaded by `pipeline.serving`: nothing in it is a pickle."""
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from pandas import DataFrame
+
+    pyfunc.save_model(
+        path,
+        loader_module="pipeline.serving",
+        data_path=str(folder / "data"),
+        code_paths=[str(part) for part in sorted((folder / "code").iterdir())],
+        mlflow_model=model,
+        signature=ModelSignature.from_dict({part: json.dumps(about[part]) for part in ("inputs", "outputs")}),
+        input_example=DataFrame(about["example"]),
+        pip_requirements=about["requirements"],
+    )
+
+
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, BATCH)):
         yield batch
-
-
-def _trouble(outcome: Outcome) -> str:
-    """What stands between the store and the events, by the innermost cause: MLflow wraps it in several layers."""
-    cause: BaseException | None = outcome.error
-    assert cause is not None
-    while inner := cause.__cause__ or cause.__context__:
-        cause = inner
-    text = shown(f"{type(cause).__name__}: {cause}").splitlines()[0][:200]
-    return f"not reachable ({text})" if outcome.away else f"did not take everything ({text})"
 
 
 def _count(events: Counter[str]) -> str:

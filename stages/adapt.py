@@ -13,6 +13,8 @@ from typing import Any
 from models.bundle import save
 from models.expert_growth import join
 from models.sharing.moe import MoeModel
+from pipeline import result_lines
+from pipeline.about import write_about
 from pipeline.adapt_jobs import Adaptation, Base, added_jobs, base_of, first_jobs, later_jobs, lwf_jobs
 from pipeline.adapt_results import best_runs, continual_line, label_of, mode_lines, run_row
 from pipeline.artifacts import (
@@ -60,16 +62,25 @@ def main() -> None:
         with writing("adapt") as folder:
             if found is None:
                 write_json(folder / "metrics.json", {"runs": []})
-                at.say("adapt: adapt.tasks or moe.lams is empty, so this study adapts no experts")
+                at.result("not in this study: adapt.tasks or moe.lams is empty")
                 return
             jobs, joined, value = found
+            manifests, single = read_manifests(), read_json(ARTIFACTS / "pretrain" / "metrics.json")
             save(joined, folder / "bundle")
+            write_about(folder / "bundle", joined.spec.tasks, _trained_by(value), at.machine, manifests, single)
             kept = {name for mode in value["modes"] for name in mode["runs"].values()}
             for job in jobs:
                 if job.name in kept:
-                    copy_result(job, at.machine, folder / job.name)
+                    copy_result(job, at.machine, folder / job.name, manifests, single)
             write_table(folder / "trials.parquet", [row for job in jobs for row in trials(job, at.machine)], TRIALS)
             write_json(folder / "metrics.json", value)
+
+
+def _trained_by(value: Mapping[str, Any]) -> dict[str, str]:
+    """Map each task of the joined network to the key of the job that trained it."""
+    added = next(line for line in value["continual"]["methods"] if line["method"] == "experts")
+    base = {task: str(value["base"]["job"]) for task in value["base"]["tasks"]}
+    return base | dict(zip(value["tasks"], added["jobs"], strict=True))
 
 
 def _results(at: Session) -> tuple[list[TrainJob], MoeModel, dict[str, Any]]:
@@ -86,10 +97,7 @@ def _results(at: Session) -> tuple[list[TrainJob], MoeModel, dict[str, Any]]:
     unasked = [ROUTER] if any(row["mode"] == ROUTER for row in rows) and ROUTER not in at.config.adapt.modes else []
     labels = {mode: label_of(mode, at.config.adapt.mode(mode)) for mode in [*unasked, *at.config.adapt.modes]}
     modes = mode_lines(rows, labels, single)
-    for row in modes:
-        values = "  ".join(f"{task} {value:.3f}" for task, value in row["test"].items())
-        sizes = f"{row['trained_params']:,.0f} of {row['model_params']:,.0f} parameters trained"
-        at.say(f"adapt {row['label']}: {sizes}  {values}")
+    at.result(result_lines.mode_lines(modes))
     joined, continual = _continual(study, network, line["name"])
     tasks = {task: _about(study, task) for task in at.config.adapt.tasks}
     found = {"base": about, "tasks": tasks, "modes": modes, "runs": study.rows, "layers": layers_of(network)}
@@ -119,7 +127,7 @@ def _continual(study: Study, network: MoeModel, name: str) -> tuple[MoeModel, di
     if config.adapt.lwf:
         lines.append(_forgetful(study, before, network))
     for line in lines:
-        study.at.say(f"adapt, one after another, {line['label']}: {_words(list(values[-1]), line['matrix'])}")
+        study.at.result(result_lines.changed_lines(line["label"], list(values[-1]), line["matrix"]))
     metrics = {task: _metric(study, task) for task in values[-1]}
     return steps[-1], {"tasks": list(values[-1]), "steps": [name, *tasks], "metrics": metrics, "methods": lines}
 
@@ -165,14 +173,5 @@ def _metric(study: Study, task: str) -> dict[str, Any]:
     return {key: study.single[task][key] for key in ("metric", "higher_is_better")}
 
 
-def _words(tasks: Sequence[str], matrix: Sequence[Sequence[float | None]]) -> str:
-    """Each task's metric when it was learned, and at the end."""
-    parts = []
-    for place, task in enumerate(tasks):
-        known = [row[place] for row in matrix if row[place] is not None]
-        parts.append(f"{task} {known[0]:.3f} -> {known[-1]:.3f}")
-    return "  ".join(parts)
-
-
 if __name__ == "__main__":
-    start(main)
+    start(main, logged=True)

@@ -12,7 +12,8 @@ from pipeline.artifacts import AFFINITY, ARTIFACTS, RDMS, read_manifests, shards
 from pipeline.config import Affinity
 from pipeline.jobs import task_specs
 from pipeline.loading import Split
-from pipeline.probe import probe_images, task_rdms
+from pipeline.probe import fewer_images, probe_images, task_rdms
+from pipeline.result_lines import affinity_lines
 from stages.session import session, start
 
 
@@ -26,12 +27,13 @@ def main() -> None:
         ]
         images = probe_images(splits, settings.images)
         if len(images) < settings.images:
-            at.say(f"affinity: {len(images)} probe images, all that validation has, in place of {settings.images}")
+            at.say(fewer_images(len(images), settings))
         device = torch.device("cuda" if torch.cuda.is_available() and at.machine.gpu is not False else "cpu")
         names = [task.name for task in tasks]
         with writing("affinity") as folder:
             rdms = torch.empty(len(names), at.config.backbone.locations, len(images), len(images))
-            for name, rdms_DKK in zip(names, rdms, strict=True):
+            for done, (name, rdms_DKK) in enumerate(zip(names, rdms, strict=True)):
+                at.progress(f"{done} of {len(names)} networks have seen {len(images)} images", in_pipes=False)
                 network = load_network(ARTIFACTS / "pretrain" / name)
                 rdms_DKK.copy_(task_rdms(network, name, images, settings, device, folder))
             value, low, high, null = _compared(rdms, settings, at.config.seed)
@@ -42,7 +44,7 @@ def main() -> None:
             write_json(folder / "affinity.json", {"images": len(images), "mean": means})
         at.run.log({f"affinity/{name}": mean for name, mean in means.items()}, 0)
         at.run.artifact(ARTIFACTS / "affinity" / "affinity.parquet")
-        at.say("affinity: mean over pairs  " + "  ".join(f"{name} {mean:.3f}" for name, mean in means.items()))
+        at.result(affinity_lines(names, value.tolist()))
 
 
 def _compared(rdms: torch.Tensor, settings: Affinity, seed: int) -> tuple[torch.Tensor, ...]:
@@ -77,4 +79,4 @@ def _triangles(names: list[str], rdms: torch.Tensor) -> list[dict]:
 
 
 if __name__ == "__main__":
-    start(main)
+    start(main, logged=True)

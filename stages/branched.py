@@ -14,6 +14,7 @@ from models.branch_tree import BranchTree, Partition
 from models.tree_search import enumerate_trees
 from pipeline.artifacts import ARTIFACTS, TRIALS, read_json, read_manifests, write_json, write_table, writing
 from pipeline.jobs import tree_job
+from pipeline.result_lines import tree_lines
 from pipeline.results import copy_result, cost_against_delta, delta_of, read_affinity, trials
 from stages.session import session, start
 from stages.training import train_jobs
@@ -53,10 +54,8 @@ def main() -> None:
         )
         runs = {name: [results[job.name] for job in group] for name, group in jobs.items()}
         metrics = {tree.name: summary(tree, runs[tree.name], single) for tree in chosen}
-        for name, row in metrics.items():
-            at.run.log({f"delta_mtl/{name.removeprefix('budget-')}": row["delta_mtl"]}, 0)
-            spread = "" if row["delta_mtl_std"] is None else f" ± {row['delta_mtl_std']:.2f}"
-            at.say(f"branched {name}: {row['params']:,} parameters, Δ_MTL {row['delta_mtl']:+.2f}{spread} % on test")
+        lines = [(tree.request or tree.name, BranchTree(tree.groups), metrics[tree.name]) for tree in chosen]
+        at.result(tree_lines(lines, plan["tasks"]))
         distinct = {tree.groups: tree for tree in reversed(trees)}
         every = [_point(tree, runs[tree.name], single) for tree in reversed(distinct.values())]
         related = cost_against_delta(every)
@@ -64,7 +63,7 @@ def main() -> None:
         with writing("branched") as folder:
             kept = [job for tree in chosen for job in jobs[tree.name]]
             for job in kept:
-                copy_result(job, at.machine, folder / job.name)
+                copy_result(job, at.machine, folder / job.name, manifests, single)
             write_table(folder / "trials.parquet", [row for job in kept for row in trials(job, at.machine)], TRIALS)
             write_json(folder / "metrics.json", metrics)
             about = {"exhaustive": at.config.branched.exhaustive, "trees_in_all": plan["trees_in_all"]}
@@ -127,4 +126,4 @@ def _point(tree: Tree, runs: Sequence[Result], single: Mapping[str, Any]) -> dic
 
 
 if __name__ == "__main__":
-    start(main)
+    start(main, logged=True)

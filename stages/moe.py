@@ -12,6 +12,7 @@ from pipeline.expert_usage import Usage, layers_of, usage_of
 from pipeline.jobs import TrainJob
 from pipeline.moe_jobs import FINETUNE, MOE, SCRATCH, Trial, finetune_trials, joint_tasks, moe_trials
 from pipeline.moe_results import chosen_line, method_line, scratch_results, study_networks
+from pipeline.result_lines import network_lines
 from pipeline.results import copy_result, delta_of, trials
 from pipeline.trained import task_flops, trained_experts, trained_network, without_heads
 from stages.session import Session, session, start
@@ -26,11 +27,12 @@ def main() -> None:
         with writing("moe") as folder:
             if found is None:
                 write_json(folder / "metrics.json", {"runs": []})
-                at.say("moe: moe.lams names no λ, so this study has no experts")
+                at.result("not in this study: moe.lams names no λ")
                 return
             jobs, value = found
+            manifests, single = read_manifests(), read_json(ARTIFACTS / "pretrain" / "metrics.json")
             for job in jobs:
-                copy_result(job, at.machine, folder / job.name)
+                copy_result(job, at.machine, folder / job.name, manifests, single)
             write_table(folder / "trials.parquet", [row for job in jobs for row in trials(job, at.machine)], TRIALS)
             write_json(folder / "metrics.json", value)
 
@@ -56,10 +58,7 @@ def _study(at: Session) -> tuple[list[TrainJob], dict[str, Any]]:
     for line in lines:
         if used := usage.get(line["name"]):
             line |= {"picks": used.picks, "probs": used.probs, "mi": used.information()}
-        values = "  ".join(f"{task} {value:.3f}" for task, value in line["test"].items())
-        at.say(
-            f"moe {line['label']}: {line['params']:,} parameters, Δ_MTL {line['delta_mtl']:+.2f} % on test  {values}"
-        )
+    at.result(network_lines(lines))
     chosen = chosen_line(lines)
     network = trained_experts(chosen["jobs"][0], at.machine)
     value = {
@@ -104,4 +103,4 @@ def _about(task: str, single: Single) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    start(main)
+    start(main, logged=True)

@@ -13,9 +13,10 @@ from models.tasks import TASKS
 from pipeline.artifacts import ARTIFACTS, read_manifests, write_json, writing
 from pipeline.evaluate import trivial_metrics
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
+from pipeline.result_lines import metric_cells
 from pipeline.results import copy_result
 from pipeline.training_state import splits_of
-from stages.session import Session, session, start
+from stages.session import session, start
 from stages.training import train_jobs
 
 
@@ -35,20 +36,21 @@ def main() -> None:
         ]
         tags = {job.name: {"strategy": "single", "task": job.name} for job in jobs}
         results = train_jobs(at, jobs, tags, more=lambda _job, _result: {})
-        metrics = {job.name: _row(at, job, results[job.name]) for job in jobs}
+        metrics = {job.name: _row(job, results[job.name]) for job in jobs}
         _refuse_zeros(metrics)
+        values = {task: row["test"] for task, row in metrics.items()}
+        at.result(metric_cells(values, {task: row["metric"] for task, row in metrics.items()}))
         with writing("pretrain") as folder:
             for job in jobs:
-                copy_result(job, at.machine, folder / job.name)
+                copy_result(job, at.machine, folder / job.name, manifests, {})
             write_json(folder / "metrics.json", metrics)
 
 
-def _row(at: Session, job: TrainJob, result: dict) -> dict:
+def _row(job: TrainJob, result: dict) -> dict:
     """A task's metric on both splits, with the best constant prediction's on the same images."""
     (spec,) = job.model.tasks
     task, prepared = TASKS[spec.kind](spec), Path(ARTIFACTS / "prepare")
     train, val, test = (splits_of(job, prepared, split) for split in ("train", "val", "test"))
-    at.say(f"pretrain {job.name}: {task.metric_name} {result['test'][job.name]:.4f} on test")
     return {
         "metric": task.metric_name,
         "higher_is_better": task.higher_is_better,
@@ -81,4 +83,4 @@ def _refuse_zeros(metrics: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    start(main)
+    start(main, logged=True)

@@ -1,43 +1,47 @@
-"""Results of all stages -> tables, figures and one page.    python -m stages.report    (seconds)
+"""Results of all stages -> tables, figures and one page.    python -m stages.report    (a minute)
 
-Leaves artifacts/report/index.html (opens from disk, needs no network), figures/*.png, tables/*.csv with their data,
-summary.parquet (one row per network and task) and metrics.json.
+Leaves artifacts/report/index.html (opens from disk, needs no network), figures/ (PNG and PDF), tables/*.csv with their
+data, summary.parquet (one row per network and task), metrics.json and params.yaml, the study's settings.
 """
 
-from itertools import chain
+from collections.abc import Iterable, Iterator
 
-from pipeline.artifacts import ARTIFACTS, write_json, write_table, writing
-from pipeline.report.figures import draw_figures
-from pipeline.report.page import picture_of, png_of, render_page
-from pipeline.report.samples import draw_contact_sheets, draw_samples
+from pipeline.artifacts import ARTIFACTS, writing
+from pipeline.config import ROOT
+from pipeline.plan_text import bytes_text
+from pipeline.registering import record_networks
+from pipeline.report.choice import choice_sentences
+from pipeline.report.folder import draw_all, write_report
 from pipeline.report.study import read_study
-from pipeline.report.tables import SUMMARY, data_tables, headline_metrics, result_lines, summary_rows, write_csv
-from stages.session import revision, session, start
+from pipeline.report.style import Drawing
+from pipeline.result_lines import choice_lines
+from pipeline.spool import run_address, sent_runs, spool_folder
+from pipeline.terminal import labelled
+from stages.session import Session, revision, session, start
 
 
 def main() -> None:
     with session("report") as at:
-        study = read_study(at.config, ARTIFACTS)
-        lines = result_lines(study)
+        study, uri = read_study(at.config, ARTIFACTS), at.machine.tracking_uri or ""
+        sent = sent_runs(spool_folder(at.machine.storage), uri)
+        links = {key: run_address(uri, run) for key, run in sent.items()}
         with writing("report") as folder:
-            for part in ("figures", "tables"):
-                (folder / part).mkdir()
-            pictures = []
-            sheets = chain(draw_samples(study, ARTIFACTS), draw_contact_sheets(study, ARTIFACTS))
-            for drawing in chain(draw_figures(study), sheets):
-                png = png_of(drawing)
-                (folder / "figures" / f"{drawing.stem}.png").write_bytes(png)
-                write_csv(folder / "tables" / f"{drawing.stem}.csv", drawing.rows)
-                pictures.append(picture_of(drawing, png))
-            for stem, rows in data_tables(study, lines):
-                write_csv(folder / "tables" / f"{stem}.csv", rows)
-            write_table(folder / "summary.parquet", summary_rows(study, lines), SUMMARY)
-            write_json(folder / "metrics.json", headline_metrics(study))
-            (folder / "index.html").write_text(render_page(study, pictures, revision()), encoding="utf-8")
+            pictures = write_report(study, _counted(at, draw_all(study, ARTIFACTS)), folder, revision(), links)
         for name in ("index.html", "figures", "tables"):
             at.run.artifact(ARTIFACTS / "report" / name)
-        at.say(f"report: {len(pictures)} figures, {len(lines)} rows -> {ARTIFACTS / 'report' / 'index.html'}")
+        if said := record_networks(study, at.machine, ARTIFACTS, at.tracker, at.run, at.tags):
+            at.say(said)
+        page = ARTIFACTS / "report" / "index.html"
+        size = bytes_text(page.stat().st_size)
+        at.result(f"{page.relative_to(ROOT)}: {size}, {len(pictures)} figures, beside it their data as tables/*.csv")
+    print(labelled("choice", choice_lines(choice_sentences(study))), flush=True)
+
+
+def _counted(at: Session, drawings: Iterable[Drawing]) -> Iterator[Drawing]:
+    for done, drawing in enumerate(drawings):
+        at.progress(f"{done} figures drawn", in_pipes=False)
+        yield drawing
 
 
 if __name__ == "__main__":
-    start(main)
+    start(main, logged=True)

@@ -12,6 +12,7 @@ from typing import Any
 from models.bundle import adopt_task, load_network
 from models.sharing.taps import TapsModel
 from models.task_cost import TaskCost, task_cost
+from pipeline.about import write_about
 from pipeline.adapted_results import chosen, methods, networks
 from pipeline.adapting import Adaptation, Base, base_of, baseline_jobs, better_half, matched_jobs, shared_job, taps_jobs
 from pipeline.artifacts import (
@@ -26,6 +27,7 @@ from pipeline.artifacts import (
 )
 from pipeline.fitting import unfinished
 from pipeline.jobs import TrainJob
+from pipeline.result_lines import method_lines
 from pipeline.results import delta_of, trials
 from pipeline.storage import JobFolder
 from stages.session import Session, session, start
@@ -41,7 +43,7 @@ def main() -> None:
         with writing("taps") as folder:
             if found is None:
                 write_json(folder / "metrics.json", {"runs": [], "methods": [], "networks": []})
-                at.say("taps: taps.lams names no λ, so this study has no TAPS")
+                at.result("not in this study: taps.lams names no λ")
                 return
             jobs, picked, value = found
             write_table(folder / "trials.parquet", [row for job in jobs for row in trials(job, at.machine)], TRIALS)
@@ -61,15 +63,14 @@ def _study(at: Session) -> tuple[list[TrainJob], dict[str, Row], dict[str, Any]]
     rows += _train(at, matched, single)
     about = {"kind": base.kind, "name": settings.base, "job": base.job, "params": rows[0]["base_params"]}
     lines = methods(rows, picked, single, settings.reference_errors)
-    for line in lines:
-        values = "  ".join(f"{task} {value:.3f}" for task, value in line["test"].items())
-        at.say(f"taps {line['label']}: {line['multiple']:.2f}x parameters  {values}")
     tasks = {
         task: {key: single[task][key] for key in ("metric", "higher_is_better")} | {"chosen": row["name"]}
         for task, row in picked.items()
     }
     value = {"base": about, "joint": settings.joint, "threshold": settings.threshold, "tasks": tasks}
     found = {"runs": rows, "methods": lines, "networks": networks(lines, rows, single, about)}
+    deltas = {network["label"]: network["delta_mtl"] for network in found["networks"]}
+    at.result(method_lines(lines, rows, deltas))
     trained = {row["job"] for row in rows}
     return [i.job for i in [*sweep, *matched] if i.job.key in trained], picked, value | found
 
@@ -104,7 +105,7 @@ def _train(at: Session, sweep: Sequence[Adaptation], single: Mapping[str, Any]) 
     for epoch in at.config.taps.halving:
         scores = advance_jobs(at, [item.job for item in sweep], tags, epoch)
         before, sweep = len(sweep), better_half(sweep, scores)
-        at.say(f"taps: after epoch {epoch}, {len(sweep)} of {before} jobs go on")
+        at.say(f"after epoch {epoch}, {len(sweep)} of {before} networks go on")
     results = train_jobs(at, [item.job for item in sweep], tags, more)
     return [
         _row(item, task, results[item.job.name], cost) for item in sweep for task, cost in costs[item.job.name].items()
@@ -149,6 +150,9 @@ def _bundle(at: Session, folder: Path, picked: Mapping[str, Mapping[str, Any]]) 
             adopt_task(Path(draft), task, folder)
     network = load_network(folder)
     assert isinstance(network, TapsModel)
+    jobs = {task: row["job"] for task, row in picked.items()}
+    single = read_json(ARTIFACTS / "pretrain" / "metrics.json")
+    write_about(folder, network.spec.tasks, jobs, at.machine, read_manifests(), single)
     return [
         {
             "name": layer.name,
@@ -161,4 +165,4 @@ def _bundle(at: Session, folder: Path, picked: Mapping[str, Mapping[str, Any]]) 
 
 
 if __name__ == "__main__":
-    start(main)
+    start(main, logged=True)

@@ -16,10 +16,10 @@ from models.tree_search import best_within, count_trees, pareto_front
 from pipeline.artifacts import ARTIFACTS, TREES, read_manifests, write_json, write_table, writing
 from pipeline.budgets import Costs, Request, requests
 from pipeline.jobs import model_spec, task_specs
+from pipeline.plan_text import count_text
+from pipeline.result_lines import tree_lines
 from pipeline.results import read_affinity
 from stages.session import Session, session, start
-
-MOST_DRAWN = 12  # tasks whose trees a terminal still shows
 
 
 def main() -> None:
@@ -42,8 +42,8 @@ def main() -> None:
         )
         found = search()
         count = count_trees(len(names), locations - settings.share_first)
-        at.say(
-            f"trees: {len(names)} tasks, {locations} locations, {count:,} trees; {found.method},"
+        at.result(
+            f"{count_text(count)} trees of {len(names)} tasks at {locations} locations: {found.method} search,"
             f" {_proof(found)}, {len(found.points)} on the front"
         )
 
@@ -62,9 +62,10 @@ def main() -> None:
             chosen.append({"name": request.name, "request": request.text, "groups": point.tree.groups})
             chosen[-1] |= {**row(point.tree), **proof}
             if point.tree == split:
-                at.say(f"trees: budget {request.text} is enough for the fully split tree; that is what it gives")
+                at.say(f"budget {request.text} is enough for the fully split tree; that is what it gives")
         chosen.append(end("split", split))
-        _write(at, names, chosen, found, row, count)
+        blocks = {unit: by_location for unit, (by_location, _) in costs.items()}
+        _write(at, names, chosen, found, row, {"block_costs": blocks, "trees_in_all": count})
 
 
 def _best(
@@ -90,7 +91,7 @@ def _proof(result: SearchResult) -> str:
     return f"not proved: the lower bound is up to {gap:.1%} below the cost"
 
 
-def _write(at: Session, names: list[str], chosen: list[dict], found: SearchResult, row: Any, count: int) -> None:
+def _write(at: Session, names: list[str], chosen: list[dict], found: SearchResult, row: Any, sizes: dict) -> None:
     heads = [
         f"{item['name']}  {item['params']:,} parameters  {item['flops'] / 2e6:,.1f} M multiply-adds"
         f"  cost {item['cost']:.4f} (at least {item['lower_bound']:.4f})"
@@ -100,7 +101,7 @@ def _write(at: Session, names: list[str], chosen: list[dict], found: SearchResul
     front = zip(found.points, found.lower_bounds, strict=True)
     proof = {"method": found.method, "optimal": found.optimal}
     settings = at.config.trees
-    about = {"unit": settings.unit, "share_first": settings.share_first, "trees_in_all": count, **proof}
+    about = {"unit": settings.unit, "share_first": settings.share_first, **sizes, **proof}
     with writing("trees") as folder:
         write_table(
             folder / "trees.parquet",
@@ -114,10 +115,11 @@ def _write(at: Session, names: list[str], chosen: list[dict], found: SearchResul
         (folder / "trees.txt").write_text("\n\n".join(drawn) + "\n")
     for name in ("trees.txt", "chosen.json"):
         at.run.artifact(ARTIFACTS / "trees" / name)
-    at.say(
-        "\n\n".join(drawn) if len(names) <= MOST_DRAWN else "\n".join([*heads, "drawn in artifacts/trees/trees.txt"])
-    )
+    asked = [(item["request"], BranchTree(item["groups"]), item) for item in chosen if item["request"]]
+    if asked:
+        at.result(tree_lines(asked, names))
+    at.result("drawn in artifacts/trees/trees.txt")
 
 
 if __name__ == "__main__":
-    start(main)
+    start(main, logged=True)

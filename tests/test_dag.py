@@ -25,9 +25,16 @@ EXEMPT = {
     "pipeline/following.py",
     "pipeline/one_job.py",
     "pipeline/ray_environment.py",
+    "pipeline/gpus.py",
     "pipeline/tracking.py",
     "pipeline/spool.py",
     "pipeline/sending.py",
+    "pipeline/tracker.py",
+    "pipeline/tracked_run.py",
+    "pipeline/run_labels.py",
+    "pipeline/run_notes.py",
+    "pipeline/job_runs.py",
+    "pipeline/registering.py",
     "pipeline/storage.py",
     "pipeline/checkpoints.py",
     "pipeline/preflight.py",
@@ -35,8 +42,19 @@ EXEMPT = {
     "pipeline/transport.py",
     "pipeline/visibility.py",
     "pipeline/plan_text.py",
+    "pipeline/plan_line.py",
+    "pipeline/result_lines.py",
+    "pipeline/run_log.py",
+    "pipeline/terminal.py",
+    "pipeline/report/__init__.py",
+    "pipeline/report/number_texts.py",
+    "pipeline/stage_records.py",
+    "pipeline/hardware.py",
 }
-NOT_FOLLOWED = frozenset({ROOT / "pipeline/preflight.py", ROOT / "pipeline/tracking.py"})
+NOT_FOLLOWED = frozenset(
+    ROOT / f"pipeline/{part}.py"
+    for part in ("preflight", "tracking", "plan_line", "run_labels", "run_notes", "registering")
+)
 # `prepare` only spreads its own work over a cluster: the training that the runner imports does not count.
 NOT_FOLLOWED_FROM = {"prepare": {ROOT / "pipeline/runner.py"}}
 

@@ -15,8 +15,8 @@ from models.sharing import SHARING
 from pipeline import loop
 from pipeline.artifacts import read_manifests
 from pipeline.config import ROOT, load_machine
-from pipeline.spool import shown
-from pipeline.tracking import Tracker, Where
+from pipeline.spool import Where, shown
+from pipeline.tracker import Tracker
 from stages.session import start
 from tests.pipeline.cases import DECODING, QUIET, make_job, prepare, settings, site
 
@@ -145,6 +145,7 @@ def test_no_secret_is_written(
             run.finish({})
     (tmp_path / "settings").mkdir()
     (tmp_path / "settings/machine.yaml").write_text(f"storage: s3://user:{IN_URI}@bucket/runs\n")
+    monkeypatch.chdir(tmp_path)  # where the log goes
     with pytest.raises(SystemExit):
         start(lambda: (load_machine(tmp_path / "settings/machine.yaml"), None)[1])
     (tmp_path / "settings/machine.yaml").unlink()
@@ -153,6 +154,7 @@ def test_no_secret_is_written(
     assert "it holds a password" in said
     written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert any(path.name == "mlflow.db" for path in written)
+    assert any(path.suffix == ".log" for path in written)
     for secret in (*SECRETS.values(), IN_URI):
         assert secret not in said
         assert not [path for path, data in written.items() if secret.encode() in data]

@@ -6,16 +6,61 @@ The module is looked for in the folder where the command runs, then among what i
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from models.spec import Column
 from pipeline.datasets._items import where_it_failed
-from pipeline.datasets.base import Source, SourceSettings
+from pipeline.datasets.base import BadExample, Example, Row, Source, SourceSettings
 
 Open = Callable[[SourceSettings], Source]
+
+
+class Own(Source):
+    """A source of the user's code: what goes wrong in there names the setting, the reader, and the line."""
+
+    def __init__(self, source: Source, settings: SourceSettings, where: str) -> None:
+        super().__init__(settings)
+        self.licence = source.licence  # pyright: ignore[reportAttributeAccessIssue] - of the class, elsewhere
+        self._source, self._where = source, where
+
+    @property
+    def code(self) -> Path:
+        return self._source.code
+
+    def columns(self) -> Mapping[str, Column]:
+        return self._asked("columns", self._source.columns)
+
+    def rows(self) -> Sequence[Row]:
+        return self._asked("rows", self._source.rows)
+
+    def load(self, row: Row) -> Example:
+        try:
+            example = self._source.load(row)
+        except BadExample:
+            raise
+        except Exception as error:
+            raise BadExample(f"{self._where}: load fails: {where_it_failed(error)}") from error
+        if not isinstance(example, Example):
+            raise BadExample(f"{self._where}: load gives a {type(example).__name__}, but an Example is expected")
+        image = np.asarray(example.image)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            what = f"{image.dtype} {list(image.shape)}"
+            raise BadExample(f"{self._where}: load gives an image {what}, but uint8 [H, W, 3] is expected")
+        return example
+
+    def _asked(self, what: str, ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except ValueError as error:  # as a reader says what is missing
+            raise ValueError(f"{self._where}: {error}") from error
+        except Exception as error:
+            raise ValueError(f"{self._where}: {what} fails: {where_it_failed(error)}") from error
 
 
 def own_reader(reader: str, key: str) -> Open:
@@ -37,7 +82,7 @@ def own_reader(reader: str, key: str) -> Open:
             source = build(settings)
         except Exception as error:
             raise ValueError(f"{key}: {reader} fails: {where_it_failed(error)}") from error
-        return _checked(source, f"{key}: {reader}")
+        return Own(_checked(source, f"{key}: {reader}"), settings, f"{key}: {reader}")
 
     return open_own
 

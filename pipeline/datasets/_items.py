@@ -1,5 +1,6 @@
 """A source made of items at hand: lists of the user's own, or data sets as torch knows them."""
 
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,8 @@ from pipeline.datasets.files import (
     to_rgb,
 )
 
+# Python's libraries and this package, where an error in the user's code may come out.
+NOT_THEIRS = (*(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), str(Path(__file__).parent), "<")
 MAPS: dict[str, Callable[[Path], np.ndarray]] = {
     "mask": read_ids,
     "instances": read_ids,
@@ -131,6 +134,7 @@ class Items(Source):
 
 
 def where_it_failed(error: Exception) -> str:
-    """An error in the user's code -> one line that says where and what."""
-    last = extract_tb(error.__traceback__)[-1]
-    return f"{last.filename}:{last.lineno}: {type(error).__name__}: {error}"
+    """An error in the user's code -> one line that says where and what: their last line on the way to it."""
+    frames = extract_tb(error.__traceback__)
+    last = [frame for frame in frames if not frame.filename.startswith(NOT_THEIRS)][-1:] or frames[-1:]
+    return f"{last[0].filename}:{last[0].lineno}: {type(error).__name__}: {error}"

@@ -46,7 +46,8 @@ def _read_mask(label: Label, cell: str, folder: Path, image: np.ndarray) -> np.n
     if wrong.size:
         raise BadExample(
             f"{folder / cell}: {wrong.size} pixels are out of range, with values up to {wrong.max()}: {label.name} has "
-            f"{number} classes, 0 to {number - 1}, and {IGNORE} for unlabelled"
+            f"{number} classes, 0 to {number - 1}, and {IGNORE} for unlabelled; where {wrong.max()} means no label,"
+            f" store {IGNORE}, else name more classes in the header"
         )
     return mask
 

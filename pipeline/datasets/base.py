@@ -3,6 +3,7 @@
 Rows are cheap and listed at once; examples are loaded one by one, in parallel processes, so a source must be picklable.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,11 @@ class Source(ABC):
 
     def __init__(self, settings: SourceSettings) -> None:
         self.settings = settings
+
+    @property
+    def code(self) -> Path:
+        """The file of the program that makes examples of rows: what is stored is made anew when it changes."""
+        return Path(inspect.getfile(type(self)))
 
     @abstractmethod
     def columns(self) -> Mapping[str, Column]:

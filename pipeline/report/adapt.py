@@ -10,7 +10,7 @@ from pipeline.report.chapter import Chapter, Job, PageTable
 from pipeline.report.continual_tables import continual_table, forgetting_table
 from pipeline.report.forgetting_figure import forgetting_figure
 from pipeline.report.found_adapt import ROUTER, Adapt, Run, read_adapt
-from pipeline.report.network import Network
+from pipeline.report.network import Contender, Network
 from pipeline.report.style import Drawing
 
 ADAPT = "adapt"
@@ -28,6 +28,10 @@ class AdaptChapter(Chapter):
     def networks(self) -> Sequence[Network]:
         """None: each network that was adapted is for one task."""
         return ()
+
+    def contenders(self, trained: Sequence[Network]) -> Iterator[Contender]:  # noqa: ARG002
+        """None, likewise."""
+        return iter(())
 
     def jobs(self) -> Iterator[Job]:
         """Every job of the stage; the base is one of the moe stage."""

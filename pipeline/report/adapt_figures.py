@@ -14,7 +14,7 @@ from pipeline.report.found_adapt import ROUTER, Adapt, Mode, Run
 from pipeline.report.mode_names import FAMILIES, mode_family, mode_name
 from pipeline.report.point_labels import Point, label_points
 from pipeline.report.style import PALE, WIDTH, Drawing, panels
-from pipeline.report.usage_maps import UsageMap, expert_order, usage_maps
+from pipeline.report.usage_maps import UsageMap, Use, expert_order, usage_maps, usage_widget
 
 SECTION = "adapt"
 DELTA = r"$\Delta_\mathrm{MTL}$"
@@ -66,7 +66,7 @@ def usage_figure(adapt: Adapt) -> Drawing:
     layers = [
         (layer.name, [_usage_map(adapt, mode, place) for mode in modes]) for place, layer in enumerate(adapt.layers)
     ]
-    beside = " Beside it: what is left of them after pruning, in the same order; hatched: removed." * (len(modes) > 1)
+    beside = " In the png beside it: what pruning leaves, in the same order; hatched: removed." * (len(modes) > 1)
     return Drawing(
         stem="adapt_usage",
         section=SECTION,
@@ -75,7 +75,20 @@ def usage_figure(adapt: Adapt) -> Drawing:
         " that uses them most. Bold: at least two tasks give them their even share or more.",
         figure=usage_maps(layers, list(adapt.tasks)),
         rows=[row for mode in [*modes[:1], *_pruned(adapt)] for row in _usage_rows(adapt, mode)],
+        widget=usage_widget(
+            adapt.layers,
+            list(adapt.tasks),
+            [_use(adapt, mode) for mode in [*modes[:1], *_pruned(adapt)]],
+            at=0,
+            row="task",
+            most=0.0,
+        ),
     )
+
+
+def _use(adapt: Adapt, mode: Mode) -> Use:
+    shares = [_shares(adapt, mode, place).tolist() for place in range(len(adapt.layers))]
+    return Use(label=mode_name(mode.mode) if mode.mode != ROUTER else "router only", shares=shares)
 
 
 def _saving(adapt: Adapt, cost: str) -> list[Mode]:

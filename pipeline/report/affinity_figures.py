@@ -9,8 +9,9 @@ from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from pipeline.report.study import Study
+from pipeline.report.study import Study, distinct
 from pipeline.report.style import INK, MANY, PALE, TASK_COLOURS, WIDTH, Drawing, panels, short, task_colours
+from pipeline.report.widget import Widget, plain
 
 KEYS = ("value", "ci_low", "ci_high", "null_high")
 PRINTED = 8  # tasks up to which a cell has room for the interval
@@ -19,7 +20,7 @@ PAIRS = 15  # pairs up to which each has a line of its own
 
 def affinity_maps(study: Study) -> Drawing:
     """Affinity of all pairs of tasks at each location, on one scale; pairs that the null reaches too are hatched."""
-    value_DTT, low_DTT, high_DTT, null_DTT = _arrays(study)
+    value_DTT, low_DTT, high_DTT, null_DTT = affinity_arrays(study)
     locations, count = value_DTT.shape[:2]
     columns, many = 4 if count <= 3 else 2, count > MANY
     side = WIDTH / 4 if count <= 3 else min(WIDTH / 2, 1.9 + 0.45 * count)
@@ -56,9 +57,31 @@ def affinity_maps(study: Study) -> Drawing:
         caption="How alike the tasks' own networks represent the same images: Spearman correlation of their"
         " dissimilarity matrices, after each location."
         + (" Hatched pairs do not stand out from shuffled images." if faint else "")
-        + (" Small print: bootstrap interval over images." if count <= PRINTED and _has_interval(study) else ""),
+        + " Small print in the png: bootstrap interval over images." * (count <= PRINTED and _has_interval(study)),
         figure=figure,
         rows=study.affinity,
+        widget=_widget(study),
+    )
+
+
+def _widget(study: Study) -> Widget:
+    """Every pair of tasks once, by rows of the upper triangle, at each location; and the trees that part them."""
+    pairs = np.triu_indices(len(study.tasks), 1)
+    maps_DP = [[array_TT[pairs] for array_TT in array_DTT] for array_DTT in affinity_arrays(study)]
+    return Widget(
+        kind="affinity",
+        data={
+            "tasks": study.tasks,
+            "maps": [
+                {key: [plain(value) for value in array_P] for key, array_P in zip(KEYS, location, strict=True)}
+                for location in zip(*maps_DP, strict=True)
+            ],
+            "interval": _has_interval(study),
+            "trees": [
+                {"label": label, "groups": study.search.chosen[network.name].groups}
+                for network, label in distinct(study.trees)
+            ],
+        },
     )
 
 
@@ -88,7 +111,7 @@ def _marks(
 
 def affinity_curves(study: Study) -> Drawing:
     """Affinity over depth (paper Fig. 4): a panel for each task, a line to every other; many pairs share one panel."""
-    arrays = _arrays(study)
+    arrays = affinity_arrays(study)
     depth = np.arange(1, len(arrays[0]) + 1)
     pairs = len(study.tasks) * (len(study.tasks) - 1) // 2
     figure, axes, words = (_all_pairs if pairs > PAIRS else _panel_per_task)(study, arrays, depth)
@@ -150,7 +173,7 @@ def _band(axis: Axes, depth: np.ndarray, low_D: np.ndarray, high_D: np.ndarray, 
     axis.fill_between(depth, low_D, high_D, color=colour, alpha=0.14, linewidth=0)
 
 
-def _arrays(study: Study) -> tuple[np.ndarray, ...]:
+def affinity_arrays(study: Study) -> tuple[np.ndarray, ...]:
     """The affinity rows as arrays [D, T, T]: value, interval, upper end of the null."""
     place = {task: index for index, task in enumerate(study.tasks)}
     locations = max(row["location"] for row in study.affinity)

@@ -19,7 +19,7 @@ def task_heads(tasks: Mapping[str, Measured]) -> list[Cell]:
 
 def value_cell(value: float | None, best: float | None, job: str = "") -> Cell:
     """Map a metric, or none, to its cell, bold where it is the best."""
-    return NONE if value is None else Cell(text=value_text(value), job=job, best=value == best)
+    return NONE if value is None else Cell(text=value_text(value), job=job, best=value == best, value=value)
 
 
 def best_of(values: Iterable[float | None], higher_is_better: bool = True) -> float | None:

@@ -11,6 +11,7 @@ from pipeline.report.network import Network
 from pipeline.report.number_texts import percent_text
 from pipeline.report.study import Study, distinct
 from pipeline.report.style import INK, MANY, WIDTH, Drawing, panels, short, task_colours
+from pipeline.report.widget import Widget, plain
 
 
 def changes_figure(study: Study) -> Drawing:
@@ -21,9 +22,9 @@ def changes_figure(study: Study) -> Drawing:
         " better whichever way the metric points."
     )
     if many:
-        caption += " Brown: worse, green: better; the last column is the mean, which is Δ_MTL."
+        caption += " In the png, brown: worse, green: better; the last column is the mean, which is Δ_MTL."
         if any(len(network.seeds) > 1 for network in study.networks):
-            caption += " Hatched: no larger than its standard deviation over seeds."
+            caption += " Hatched there: no larger than its standard deviation over seeds."
     else:
         caption += " Dashed: the mean, which is Δ_MTL."
     rows = [
@@ -33,7 +34,27 @@ def changes_figure(study: Study) -> Drawing:
         for seed, change in zip(network.seeds, _changes(study, network, task), strict=True)
     ]
     figure = (_strip if many else _bars)(study)
-    return Drawing(stem="changes", section="changes", caption=caption, figure=figure, rows=rows)
+    widget = _widget(study)
+    return Drawing(stem="changes", section="changes", caption=caption, figure=figure, rows=rows, widget=widget)
+
+
+def _widget(study: Study) -> Widget:
+    """Every distinct network's mean change and its deviation over seeds, of each task and of all."""
+    return Widget(
+        kind="changes",
+        data={
+            "tasks": study.tasks,
+            "networks": [
+                {"label": label, "delta": plain(mean(study.deltas(network)))}
+                | {"changes": [_summary(_changes(study, network, task)) for task in study.tasks]}
+                for network, label in distinct(study.networks)
+            ],
+        },
+    )
+
+
+def _summary(changes: list[float]) -> dict[str, float | None]:
+    return {"mean": plain(mean(changes)), "spread": plain(stdev(changes)) if len(changes) > 1 else None}
 
 
 def _bars(study: Study) -> Figure:

@@ -4,19 +4,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.report.network import Network, Row
+from pipeline.report.network import Contender, Network, Row
 from pipeline.report.style import Drawing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One cell of a table: its text, small print after it, the task whose dot it bears, the job that made it."""
+    """One cell of a table: its text, small print after it, the task whose dot it bears, the job that made it.
+
+    `value` is the number that the text rounds, by which the table sorts.
+    """
 
     text: str
     small: str = ""
     task: str = ""
     job: str = ""
     best: bool = False
+    value: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,13 @@ class Chapter(ABC):
     @abstractmethod
     def networks(self) -> Sequence[Network]:
         """Networks for all tasks of the study: further rows of its results."""
+
+    @abstractmethod
+    def contenders(self, trained: Sequence[Network]) -> Iterator[Contender]:
+        """Those networks, and what they are compared with.
+
+        `trained` are the single-task networks and the trees, from which some of them start.
+        """
 
     @abstractmethod
     def jobs(self) -> Iterator[Job]:

@@ -11,6 +11,7 @@ from pipeline.report.affinity_figures import affinity_curves, affinity_maps
 from pipeline.report.budget_figures import cost_figure, front_figure, parameters_figure
 from pipeline.report.change_figures import changes_figure
 from pipeline.report.network import SINGLE, Row
+from pipeline.report.pareto import pareto_figure
 from pipeline.report.study import Baseline, Study, distinct
 from pipeline.report.style import (
     MANY,
@@ -30,6 +31,7 @@ from pipeline.report.tree_figure import tree_figure
 def draw_figures(study: Study) -> Iterator[Drawing]:
     """Map a study to its figures, in the order of the page."""
     with rc_context(STYLE):
+        yield pareto_figure(study)
         yield parameters_figure(study)
         if len(study.trained.trees) > 1:
             yield cost_figure(study)

@@ -10,6 +10,7 @@ from pipeline.report.continual_tables import SAME, change_text, forgetting_rows
 from pipeline.report.found_adapt import Adapt, Continual, Taught
 from pipeline.report.number_texts import value_text
 from pipeline.report.style import INK, MUTED, WIDTH, Drawing, panels, short
+from pipeline.report.widget import Widget, plain
 
 
 def forgetting_figure(adapt: Adapt, continual: Continual) -> Drawing:
@@ -42,7 +43,35 @@ def forgetting_figure(adapt: Adapt, continual: Continual) -> Drawing:
         " learned.",
         figure=figure,
         rows=forgetting_rows(adapt, continual),
+        widget=_widget(continual),
     )
+
+
+def _widget(continual: Continual) -> Widget:
+    """Every method's matrix: metric, change since the task was learned, and where it is to the last bit the same."""
+    return Widget(
+        kind="forgetting",
+        data={
+            "tasks": [
+                {"name": task, "metric": f"{row.metric} {'↑' if row.higher_is_better else '↓'}"}
+                for task, row in continual.tasks.items()
+            ],
+            "steps": list(continual.steps),
+            "methods": [
+                {"label": method.label, "learned": [continual.learned(method, task) for task in continual.tasks]}
+                | {"cells": [_cells(continual, method, step) for step in range(len(continual.steps))]}
+                for method in continual.methods
+            ],
+        },
+    )
+
+
+def _cells(continual: Continual, method: Taught, step: int) -> list[dict]:
+    return [
+        {"value": plain(continual.value(method, step, task)), "change": plain(continual.change(method, step, task))}
+        | {"same": continual.same(method, step, task)}
+        for task in continual.tasks
+    ]
 
 
 def _changes(continual: Continual, method: Taught) -> np.ndarray:

@@ -20,6 +20,13 @@ class ExpertLayer:
     location: int
     experts: int
     top_k: int
+    channels: int
+    hidden: int
+
+    @property
+    def expert_weights(self) -> int:
+        """The weights of one expert, an MLP of two matrices; biases, which some settings leave out, not counted."""
+        return 2 * self.channels * self.hidden
 
 
 @dataclass(frozen=True, kw_only=True)

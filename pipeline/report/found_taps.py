@@ -24,9 +24,10 @@ class Base:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One gated layer of the backbone."""
+    """One gated layer of the backbone; `type` is that of its module."""
 
     name: str
+    type: str
     params: int
     location: int
 
@@ -63,6 +64,7 @@ class Run:
     layers_share: float | None
     params_share: float
     own_params: int
+    flops: int
     bytes: int
     seconds: float
 
@@ -115,6 +117,15 @@ class Taps:
     def others(self) -> list[Method]:
         """The methods that TAPS is compared with."""
         return [row for row in self.methods if row.method != TAPS]
+
+    @property
+    def one_metric(self) -> bool:
+        """Whether all tasks are measured alike, so that one axis, or a mean, has a meaning."""
+        return len({(target.metric, target.higher_is_better) for target in self.tasks.values()}) == 1
+
+    def along(self, task: str) -> list[Run]:
+        """A task's runs of TAPS, by rising λ."""
+        return [run for row in self.by_lam if (run := self.of(row, task))]
 
     def of(self, row: Method, task: str) -> Run | None:
         """A method's run for a task, where it has one."""

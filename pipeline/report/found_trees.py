@@ -1,7 +1,7 @@
 """What the search for trees found and proved, and every tree that was trained -> values for tables and figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.report.network import Row
@@ -34,13 +34,17 @@ class ChosenTree:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How the trees were searched, in which unit their budgets are, and which were chosen, by their names."""
+    """How the trees were searched, in which unit their budgets are, and which were chosen, by their names.
+
+    `block_costs` maps "params" and "flops" to the cost of one branch at each location; earlier searches did not tell.
+    """
 
     unit: str
     method: str
     optimal: bool
     trees_in_all: int
     chosen: Mapping[str, ChosenTree]
+    block_costs: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def asked(self) -> list[ChosenTree]:
@@ -88,7 +92,7 @@ def read_search(raw: Row) -> Search:
     """Map `chosen.json` to the search and its trees."""
     trees = [ChosenTree(**_frozen(tree)) for tree in raw["trees"]]
     head = {key: raw[key] for key in ("unit", "method", "optimal", "trees_in_all")}
-    return Search(**head, chosen={tree.name: tree for tree in trees})
+    return Search(**head, chosen={tree.name: tree for tree in trees}, block_costs=raw.get("block_costs", {}))
 
 
 def read_trained(raw: Row) -> TrainedTrees:

@@ -78,8 +78,8 @@ def lead(study: Study) -> str:
     tasks, locations = (_number(count, word) for count, word in counts)
     return (
         f"{tasks}, {locations} where a tree may branch, {_number(len(study.trained.trees), 'different tree')} trained"
-        f" of {large_text(study.search.trees_in_all)}. {_found(study)} Best on validation: {label}"
-        f" ({count_text(best.params)} parameters), which reaches Δ_MTL {_delta(study, best)} % on test."
+        f" of {large_text(study.search.trees_in_all)}. {_found(study)} Best on validation of one network for all:"
+        f" {label} ({count_text(best.params)} parameters), which reaches Δ_MTL {_delta(study, best)} % on test."
     )
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from pipeline.artifacts import read_json
 from pipeline.report.chapter import Chapter, Job, PageTable
 from pipeline.report.found_moe import MOE, Moe, read_moe
+from pipeline.report.moe_contenders import moe_contenders
 from pipeline.report.moe_figures import information_figure, quality_figure, usage_figure
 from pipeline.report.moe_tables import information_table, methods_table
 from pipeline.report.moe_words import lead
-from pipeline.report.network import Network
+from pipeline.report.network import Contender, Network
 from pipeline.report.style import Drawing
 
 
@@ -24,6 +25,9 @@ class MoeChapter(Chapter):
 
     def networks(self) -> Sequence[Network]:
         return self.moe.networks
+
+    def contenders(self, trained: Sequence[Network]) -> Iterator[Contender]:
+        return moe_contenders(self.moe, trained)
 
     def jobs(self) -> Iterator[Job]:
         """Every job of the stage; the single-task networks are those of another one."""

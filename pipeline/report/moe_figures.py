@@ -14,7 +14,7 @@ from pipeline.report.cost_plane import look, scale_costs
 from pipeline.report.found_moe import MOE, SCRATCH, Moe, Run
 from pipeline.report.point_labels import Point, label_points
 from pipeline.report.style import INK, MUTED, TASK_COLOURS, WIDTH, Drawing, panels, short
-from pipeline.report.usage_maps import UsageMap, expert_order, usage_maps
+from pipeline.report.usage_maps import UsageMap, Use, expert_order, usage_maps, usage_widget
 
 DELTA = r"$\Delta_\mathrm{MTL}$"
 FAR = 0.25  # share of the greatest possible information from which on its line is drawn
@@ -56,7 +56,8 @@ def usage_figure(moe: Moe) -> Drawing:
     """A map for each layer, a row for each data set, a column for each expert: at the chosen λ and at λ = 0."""
     runs = moe.compared
     layers = [(layer.name, [_usage_map(run, place) for run in runs]) for place, layer in enumerate(moe.layers)]
-    beside = f" Beside each other: {' and '.join(f'λ = {run.lam:g}' for run in runs)}." if len(runs) > 1 else ""
+    pair = " and ".join(f"λ = {run.lam:g}" for run in runs)
+    beside = f" In the png beside each other: {pair}." if len(runs) > 1 else ""
     return Drawing(
         stem="moe_usage",
         section=MOE,
@@ -65,6 +66,14 @@ def usage_figure(moe: Moe) -> Drawing:
         " them most, anew in each map. Bold: at least two data sets give them their even share or more.",
         figure=usage_maps(layers, moe.datasets),
         rows=[row for run in moe.by_lam for row in _usage_rows(moe, run)],
+        widget=usage_widget(
+            moe.layers,
+            moe.datasets,
+            [Use(label=f"λ = {run.lam:g}", shares=run.picks, information=run.mi) for run in moe.by_lam],
+            at=moe.by_lam.index(moe.chosen),
+            row="data set",
+            most=moe.most_information,
+        ),
     )
 
 

@@ -1,7 +1,7 @@
 """A trained network for all tasks, whichever strategy shared it: one row of the results."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -30,3 +30,16 @@ class Network:
     epochs: tuple[int, ...]
     val: Mapping[str, tuple[float, ...]]
     test: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A network for all tasks, or a set of networks, that may be what one wants; baselines too.
+
+    `group` is what it is drawn as; `sketch` shows at a glance what it shares: under "tree" the branch of each task by
+    location, under "layers" each task's own layers, under "experts" [L, M, E] each data set's shares of choices.
+    """
+
+    network: Network
+    group: str
+    sketch: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Study and figures -> one HTML page with everything inside: no network, no scripts."""
+"""Study and figures -> one HTML page with everything inside, its scripts too: it needs no network."""
 
 import base64
 import io
@@ -16,11 +16,15 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from pipeline.config import Config
+from pipeline.report.beside_paper import printed_tables
 from pipeline.report.chapter import Job
+from pipeline.report.choice import choice_sentences
 from pipeline.report.further import further_tables
 from pipeline.report.headline import lead, notes, recommendations
+from pipeline.report.inline import exact_text, json_text, script_texts, style_text
 from pipeline.report.network import SINGLE, TRIVIAL
 from pipeline.report.number_texts import count_text, percent_text, value_text
+from pipeline.report.provenance import provenance_of
 from pipeline.report.study import Study, distinct
 from pipeline.report.style import Drawing, task_colours
 from pipeline.report.tables import Line, best_values, result_lines, tree_rows
@@ -29,6 +33,7 @@ PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow", "dvc", "pyarrow", "
 WIDE = 8  # tasks up to which the results table has a column for each; above it a row for each
 COLUMNS = 12  # up to which a strategy's table stands as it is; above it rows and columns change places
 DOTS = 150  # per inch
+NO_LINKS: Mapping[str, str] = {}
 LARGE = 700_000  # bytes from which on a figure goes into the page as JPEG: photographs make large PNGs
 
 
@@ -59,12 +64,13 @@ def picture_of(drawing: Drawing, png: bytes) -> Picture:
     return Picture(drawing=drawing, address=address, width=round(drawing.figure.get_figwidth() * 100))
 
 
-def render_page(study: Study, pictures: Sequence[Picture], revision: str) -> str:
-    """Map a study, its pictures and the git revision to the text of index.html."""
+def render_page(study: Study, pictures: Sequence[Picture], revision: str, links: Mapping[str, str] = NO_LINKS) -> str:
+    """Map a study, its pictures, the git revision and the addresses of jobs' runs by key to the text of index.html."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"value": value_text, "count": count_text, "percent": percent_text, "symbols": _symbols}
+    environment.filters |= {"json": json_text, "exact": exact_text}
     lines = result_lines(study)
     sections: dict[str, list[Picture]] = {}
     for picture in pictures:
@@ -72,6 +78,7 @@ def render_page(study: Study, pictures: Sequence[Picture], revision: str) -> str
     return environment.get_template("page.html.j2").render(
         study=study,
         lead=lead(study),
+        choices=list(choice_sentences(study)),
         recommendations=list(recommendations(study)),
         notes=list(notes(study)),
         multiples=_multiples(study),
@@ -80,14 +87,18 @@ def render_page(study: Study, pictures: Sequence[Picture], revision: str) -> str
         wide=WIDE,
         columns=COLUMNS,
         best=_best(study, lines),
-        further=list(further_tables(study)),
+        further=[*further_tables(study), *printed_tables(study.config)],
         several=any(line.seeds > 1 for line in lines),
         baseline_names=(TRIVIAL, SINGLE),
         colours=task_colours(study.tasks),
         sections=sections,
         jobs=list(_jobs(study)),
+        links=dict(links),
+        style=style_text(),
+        scripts=script_texts(picture.drawing.widget.kind for picture in pictures if picture.drawing.widget),
         versions=versions(),
         revision=revision,
+        provenance=provenance_of(study, revision),
         params=params_text(study.config),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )

@@ -35,7 +35,7 @@ def draw_samples(study: Study, base: Path) -> Iterator[Drawing]:
     for dataset in dict.fromkeys(spec.dataset for spec in specs):
         here = [spec for spec in specs if spec.dataset == dataset]
         columns = {spec.column_name: spec.column for spec in here}
-        split = _split(study, dataset, "test", base, columns)
+        split = open_split(study, dataset, "test", base, columns)
         picked = spread(len(split), study.config.report.samples)
         batch, ids = split.read(picked), split.ids
         names = [ids[row] for row in picked]
@@ -43,20 +43,25 @@ def draw_samples(study: Study, base: Path) -> Iterator[Drawing]:
         strips = []
         for spec in here:
             alone = load(base / "pretrain" / spec.name)
-            task, size = alone.network.tasks[spec.name], (batch.images.shape[2], batch.images.shape[3])
-            target = task.target(batch.labels[spec.column_name])
-            shown = [task.render_target(one, size) for one in target]
-            wanted: list[Cell] = [(task.on_image(*pair), None) for pair in zip(shown, batch.images, strict=True)]
+            task = alone.network.tasks[spec.name]
+            target, wanted = target_cells(task, batch.labels[spec.column_name], batch.images)
             rows = {
                 "target": wanted,
-                "single-task": _cells(task, alone(batch.images)[spec.name], target, wanted, batch.images),
-                network.label: _cells(task, together[spec.name], target, wanted, batch.images),
+                "single-task": cells_of(task, alone(batch.images)[spec.name], target, wanted, batch.images),
+                network.label: cells_of(task, together[spec.name], target, wanted, batch.images),
             }
             strips.append(Strip(task=spec.name, metric=task.metric_name, rows=rows))
         yield from _sheets(study, dataset, names, batch.images, strips, network)
 
 
-def _cells(task: Task, predictions: Tensor, targets: Tensor, wanted: Sequence[Cell], images: Tensor) -> list[Cell]:
+def target_cells(task: Task, labels: Tensor, images: Tensor) -> tuple[Tensor, list[Cell]]:
+    """Map a batch of a stored column to what predictions are compared with, and to cells that show it."""
+    target, size = task.target(labels), (images.shape[2], images.shape[3])
+    shown = [task.render_target(one, size) for one in target]
+    return target, [(task.on_image(*pair), None) for pair in zip(shown, images, strict=True)]
+
+
+def cells_of(task: Task, predictions: Tensor, targets: Tensor, wanted: Sequence[Cell], images: Tensor) -> list[Cell]:
     """Each prediction as a cell, with its metric on this one image; none where the image has no label."""
     cells = []
     for prediction, target, (shown, _), image in zip(predictions, targets, wanted, images, strict=True):
@@ -71,7 +76,7 @@ def _cells(task: Task, predictions: Tensor, targets: Tensor, wanted: Sequence[Ce
 def draw_contact_sheets(study: Study, base: Path) -> Iterator[Drawing]:
     """Map a study to one sheet a data set: training images with all their labels."""
     for name, manifest in study.manifests.items():
-        split = _split(study, name, "train", base, manifest.columns)
+        split = open_split(study, name, "train", base, manifest.columns)
         picked = spread(len(split), min(study.config.report.samples, 12))
         batch, ids = split.read(picked), split.ids
         used = [task for task, item in study.config.tasks.items() if item.dataset == name]
@@ -95,7 +100,8 @@ def spread(total: int, count: int) -> list[int]:
     return [index * total // count for index in range(count)]
 
 
-def _split(study: Study, dataset: str, split: str, base: Path, columns: Mapping) -> Split:
+def open_split(study: Study, dataset: str, split: str, base: Path, columns: Mapping) -> Split:
+    """One split of a data set of the study, as `prepare` left it."""
     size = study.manifests[dataset].size
     # Without a cache only the rows that are asked for are decoded.
     return Split(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pipeline.report.network import SINGLE, Network, Row
+from pipeline.report.widget import Widget
 
 INK, MUTED, PALE, GRID = "#1f2933", "#7b8794", "#b8c2cc", "#e4e7eb"
 WIDTH = 10.5  # inches; the page shows them at about 100 pixels each
@@ -52,13 +53,17 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A figure with its name (of the png and the csv), its section of the page, its caption and its data."""
+    """A figure with its name (of the png and the csv), its section of the page, its caption and its data.
+
+    Where it has a widget, the page shows that in the picture's place, and the picture where scripts do not run.
+    """
 
     stem: str
     section: str
     caption: str
     figure: Figure
     rows: Sequence[Row] = field(default=())
+    widget: Widget | None = None
 
 
 def task_colours(tasks: Sequence[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from models.accounting import delta_mtl
 from models.branch_tree import BranchTree
+from pipeline.report.beside_paper import printed_tables
 from pipeline.report.found_trees import gap
 from pipeline.report.further import further_tables
 from pipeline.report.network import SINGLE, TRIVIAL, Network, Row
@@ -159,7 +160,8 @@ def wide_rows(study: Study, lines: Sequence[Line]) -> list[dict[str, Any]]:
 def data_tables(study: Study, lines: Sequence[Line]) -> Iterator[tuple[str, Sequence[Row]]]:
     """Map a study to the tables that stand beside the page as csv, each with its name."""
     yield "results", wide_rows(study, lines)
-    for table in chain(further_tables(study), *(chapter.tables() for chapter in study.chapters)):
+    chapters = (chapter.tables() for chapter in study.chapters)
+    for table in chain(further_tables(study), printed_tables(study.config), *chapters):
         yield table.stem, table.rows
 
 

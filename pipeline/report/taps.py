@@ -5,8 +5,10 @@ from pathlib import Path
 
 from pipeline.report.chapter import Chapter, Job, PageTable
 from pipeline.report.found_taps import TAPS, Run, Taps, read_taps
-from pipeline.report.network import Network
+from pipeline.report.lambda_figure import lambda_figure
+from pipeline.report.network import Contender, Network
 from pipeline.report.style import Drawing, task_colours
+from pipeline.report.taps_contenders import taps_contenders
 from pipeline.report.taps_figures import accuracy_figure, params_figure
 from pipeline.report.taps_layers import chosen_layers, layers_by_lam
 from pipeline.report.taps_tables import methods_table, shares_table
@@ -25,6 +27,9 @@ class TapsChapter(Chapter):
     def networks(self) -> Sequence[Network]:
         return self.taps.networks
 
+    def contenders(self, trained: Sequence[Network]) -> Iterator[Contender]:
+        return taps_contenders(self.taps, trained)
+
     def jobs(self) -> Iterator[Job]:
         runs: dict[str, Run] = {}
         for run in self.taps.runs:
@@ -40,7 +45,8 @@ class TapsChapter(Chapter):
         yield shares_table(self.taps)
 
     def drawings(self) -> Iterator[Drawing]:
-        for draw in (chosen_layers, layers_by_lam, accuracy_figure, params_figure):
+        curves = (lambda_figure,) if len(self.taps.by_lam) > 1 else ()
+        for draw in (chosen_layers, layers_by_lam, *curves, accuracy_figure, params_figure):
             yield draw(self.taps, self.colours)
 
 

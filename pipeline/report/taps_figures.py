@@ -25,7 +25,7 @@ def accuracy_figure(taps: Taps, colours: Mapping[str, str]) -> Drawing:
         for row in yardsticks:
             if run := taps.of(row, task):
                 axis.axhline(run.test, color=INK, linewidth=1, linestyle=LINES[row.method])
-        runs = _runs(taps, task)
+        runs = taps.along(task)
         points = [Point(x=100 * (run.layers_share or 0.0), y=run.test, text=_lam(run)) for run in runs]
         _draw_line(axis, taps, points, runs, colours[task])
         label_points(axis, points, size)
@@ -41,7 +41,7 @@ def accuracy_figure(taps: Taps, colours: Mapping[str, str]) -> Drawing:
         " is one λ, which stands beside it, at the learning rate that was best on validation; points are joined in"
         " order of λ. Large: the λ that validation chose.",
         figure=figure,
-        rows=[_record(taps, run, keys) for task in taps.tasks for run in _runs(taps, task)]
+        rows=[_record(taps, run, keys) for task in taps.tasks for run in taps.along(task)]
         + [_record(taps, run, keys) for row in yardsticks for task in taps.tasks if (run := taps.of(row, task))],
     )
 
@@ -57,7 +57,7 @@ def params_figure(taps: Taps, colours: Mapping[str, str]) -> Drawing:
         for run in others:
             marker, colour = looks[run.method]
             axis.plot(100 * run.params_share, run.test, marker, color=colour, markersize=6.5, zorder=3)
-        runs = _runs(taps, task)
+        runs = taps.along(task)
         ends = [*runs[:1], *runs[-1:]]  # the names of all would hide one another
         points = [Point(x=100 * run.params_share, y=run.test, text=_lam(run) if run in ends else "") for run in runs]
         _draw_line(axis, taps, points, runs, colours[task])
@@ -106,17 +106,12 @@ def _finish(figure: Figure, words: str, handles: Sequence[Line2D]) -> None:
     figure.legend(handles=[taps_line, *handles], loc="outside upper left", ncols=5)
 
 
-def _runs(taps: Taps, task: str) -> list[Run]:
-    """The runs of TAPS for a task, by rising λ."""
-    return [run for row in taps.by_lam if (run := taps.of(row, task))]
-
-
 def _lam(run: Run) -> str:
     return f"{run.lam:g}"
 
 
 def _of_task(taps: Taps, task: str) -> list[Run]:
-    return [*_runs(taps, task), *(run for row in taps.others if (run := taps.of(row, task)))]
+    return [*taps.along(task), *(run for row in taps.others if (run := taps.of(row, task)))]
 
 
 def _record(taps: Taps, run: Run, keys: Sequence[str]) -> dict:

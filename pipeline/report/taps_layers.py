@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 
 from pipeline.report.found_taps import Layer, Run, Taps
 from pipeline.report.style import MANY, MUTED, WIDTH, Drawing, panels, short
+from pipeline.report.widget import Widget, plain
 
 SHARED = "#edf0f3"
 LEAST = 0.35  # strength of the colour of a gate that is just open
@@ -32,10 +33,55 @@ def chosen_layers(taps: Taps, colours: Mapping[str, str]) -> Drawing:
         section=SECTION,
         caption="The layers that each task keeps for itself, from input to output, at the λ that validation chose."
         " In colour: task-specific, the stronger the higher the gate's score; pale: shared with the base network."
-        " At the right: how many of all. White lines part the locations.",
+        " In the png at the right: how many of all. Lines part the locations.",
         figure=figure,
         rows=[row for run in runs.values() for row in _records(taps, run)],
+        widget=_widget(taps),
     )
+
+
+def layer_kind(layer: Layer) -> str:
+    """Map a gated layer to what it does, as far as timm's names tell (paper Fig. 4 has a row of them)."""
+    *above, last = layer.name.split(".")
+    if "downsample" in [*above, last] or "shortcut" in above:
+        return "downsampling"
+    if layer.type != "Linear":
+        return "convolution"
+    if any("attn" in part for part in above):
+        return "queries, keys, values" if last == "qkv" else "projection"
+    return "MLP" if any("mlp" in part for part in above) else "linear"
+
+
+def _widget(taps: Taps) -> Widget:
+    """Every task's gates at every λ."""
+    return Widget(
+        kind="layers",
+        data={
+            "threshold": taps.threshold,
+            "layers": [
+                {"name": layer.name, "kind": layer_kind(layer), "location": layer.location, "params": layer.params}
+                for layer in taps.layers
+            ],
+            "lams": [row.lam for row in taps.by_lam],
+            "tasks": [
+                {"name": task, "metric": f"{target.metric} {target.arrow}"}
+                | {"runs": [_gates(taps, run) for run in taps.along(task)]}
+                for task, target in taps.tasks.items()
+            ],
+        },
+    )
+
+
+def _gates(taps: Taps, run: Run) -> dict:
+    return {
+        "lam": run.lam,
+        "chosen": run.name == taps.tasks[run.task].chosen,
+        "scores": [plain(score) for score in run.scores or ()],
+        "active": list(run.active or ()),
+        "layers_share": plain(run.layers_share),
+        "params_share": plain(run.params_share),
+        "test": plain(run.test),
+    }
 
 
 def layers_by_lam(taps: Taps, colours: Mapping[str, str]) -> Drawing:
@@ -47,7 +93,7 @@ def layers_by_lam(taps: Taps, colours: Mapping[str, str]) -> Drawing:
     # The names of the layers stand below the last row of maps alone, and take about an inch.
     figure, axes = panels(len(taps.tasks), columns=columns, size=(WIDTH / columns, height + 1.0 / rows), gap=0.03)
     for place, (axis, task) in enumerate(zip(axes, taps.tasks, strict=True)):
-        runs = [(row.lam, run) for row in taps.by_lam if (run := taps.of(row, task))]
+        runs = [(run.lam, run) for run in taps.along(task)]
         names = LABELS // columns if place >= (rows - 1) * columns else 0
         _map(axis, taps, [(f"λ {lam:g}", run, colours[task]) for lam, run in runs], names)
         axis.set_title(short(task, 40), color=colours[task])
@@ -58,13 +104,7 @@ def layers_by_lam(taps: Taps, colours: Mapping[str, str]) -> Drawing:
         caption="The same for every λ, each at the learning rate that was best on validation: as λ grows, fewer layers"
         " stay a task's own. Layers that are its own at every λ matter to it most.",
         figure=figure,
-        rows=[
-            row
-            for task in taps.tasks
-            for one in taps.by_lam
-            if (run := taps.of(one, task))
-            for row in _records(taps, run)
-        ],
+        rows=[row for task in taps.tasks for run in taps.along(task) for row in _records(taps, run)],
     )
 
 

@@ -67,7 +67,7 @@ def _sums(taps: Taps) -> Mapping[str, tuple[str, str]]:
     columns = {"mean": ("mean", ""), "s_score": ("S-score", "↑")}
     columns |= {"multiple": ("parameters", "× base"), "bytes": ("storage", "MB")}
     left_out = set()
-    if not _one_metric(taps):
+    if not taps.one_metric:
         left_out.add("mean")
     if all(row.s_score is None for row in taps.methods):
         left_out.add("s_score")
@@ -83,10 +83,6 @@ def _sum_cell(taps: Taps, row: Method, key: str) -> Cell:
     rising = key != "mean" or all(target.higher_is_better for target in taps.tasks.values())
     best = best_of((getattr(method, key) for method in taps.methods), rising)
     return Cell(text=text, best=key in ("mean", "s_score") and value == best)
-
-
-def _one_metric(taps: Taps) -> bool:
-    return len({(target.metric, target.higher_is_better) for target in taps.tasks.values()}) == 1
 
 
 def _record(taps: Taps, row: Method) -> dict:

@@ -1,14 +1,19 @@
 """Branch trees -> a drawing of each, as the paper's Fig. 2: locations from left to right, tasks at the leaves."""
 
+from statistics import mean
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Curve
 
-from models.branch_tree import BranchTree
+from models.branch_tree import BranchTree, diameter, task_distances
+from pipeline.report.affinity_figures import affinity_arrays
+from pipeline.report.network import Network
 from pipeline.report.number_texts import count_text
 from pipeline.report.study import Study, distinct
 from pipeline.report.style import INK, MANY, MUTED, TASK_COLOURS, WIDTH, Drawing, panels, short, task_colours
+from pipeline.report.widget import Widget, plain
 
 SHARED = "#c3ccd5"
 
@@ -39,13 +44,57 @@ def tree_figure(study: Study) -> Drawing:
     return Drawing(
         stem="trees",
         section="trees",
-        caption="The chosen trees. Images enter on the left; a node is one copy of a block of the backbone, its"
-        " size the number of tasks that run through it, grey where several share it; under it the number of branches."
-        " A task keeps its colour on the whole page."
+        caption="The chosen trees. Images enter on the left; grey is a copy of a block of the backbone that several"
+        " tasks share. In the png its size is the number of tasks that run through it, and the number of branches"
+        " stands below. A task keeps its colour on the whole page."
         + (" The colours repeat." if len(study.tasks) > len(TASK_COLOURS) else ""),
         figure=figure,
         rows=rows,
+        widget=_widget(study),
     )
+
+
+def _widget(study: Study) -> Widget:
+    """Every distinct tree with its branches by location, and what one branch of each costs where that is known."""
+    distances_DTT = task_distances(affinity_arrays(study)[0].tolist()) if study.affinity else None
+    return Widget(
+        kind="tree",
+        data={
+            "tasks": study.tasks,
+            "costs": study.search.block_costs,
+            "trees": [
+                _tree(study, network, label, BranchTree(study.search.chosen[network.name].groups), distances_DTT)
+                for network, label in distinct(study.trees)
+            ],
+        },
+    )
+
+
+def _tree(study: Study, network: Network, label: str, tree: BranchTree, distances_DTT: list | None) -> dict:
+    values = {task: mean(network.test[task]) for task in study.tasks}
+    return {
+        "label": label,
+        "params": network.params,
+        "flops": network.flops,
+        "cost": plain(study.search.chosen[network.name].cost),
+        "delta": plain(mean(study.deltas(network))),
+        "order": leaf_order(tree),
+        "locations": [
+            [
+                {"tasks": members, "apart": plain(diameter(members, distances_DTT[d])) if distances_DTT else None}
+                for members in tree.members(d)
+            ]
+            for d in range(tree.num_locations)
+        ],
+        "leaves": [
+            {
+                "metric": f"{row.metric} {row.arrow}",
+                "value": plain(values[task]),
+                "change": plain(row.change(values[task])),
+            }
+            for task, row in study.baselines.items()
+        ],
+    }
 
 
 def leaf_order(tree: BranchTree) -> list[int]:

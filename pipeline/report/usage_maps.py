@@ -12,7 +12,9 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from pipeline.report.found_moe import ExpertLayer
 from pipeline.report.style import INK, MUTED, WIDTH, panels, short
+from pipeline.report.widget import Widget, plain
 
 ACROSS = 4  # maps side by side
 LETTER = 0.088  # width of a title's letter in inches
@@ -27,6 +29,43 @@ class UsageMap:
     shares_RE: np.ndarray
     order_E: Sequence[int]
     removed_RE: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """How one network's routers use the experts: shares [L][R][E], and what an expert tells of the row by layer."""
+
+    label: str
+    shares: Sequence[Sequence[Sequence[float]]]
+    information: Sequence[float] = ()
+
+
+def usage_widget(
+    layers: Sequence[ExpertLayer], rows: Sequence[str], uses: Sequence[Use], *, at: int, row: str, most: float
+) -> Widget:
+    """Map uses of the same layers by the same rows, of which `at` is shown first, to maps that can be pruned.
+
+    `row` is what a row is, `most` the most that an expert can tell of it.
+    """
+    return Widget(
+        kind="experts",
+        data={
+            "row": row,
+            "rows": list(rows),
+            "layers": [
+                {"name": layer.name, "location": layer.location, "experts": layer.experts, "top_k": layer.top_k}
+                | {"weights": layer.expert_weights}
+                for layer in layers
+            ],
+            "uses": [
+                {"label": use.label, "information": [plain(value) for value in use.information]}
+                | {"shares": [[[plain(share) for share in row] for row in layer] for layer in use.shares]}
+                for use in uses
+            ],
+            "at": at,
+            "most": plain(most),
+        },
+    )
 
 
 def expert_order(shares_RE: np.ndarray) -> list[int]:

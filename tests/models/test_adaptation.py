@@ -1,7 +1,5 @@
 """Each way of adapting does to one layer what its paper says, and nothing to the base's own tensors."""
 
-import sys
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -171,12 +169,6 @@ def test_lora_takes_names_as_a_whole() -> None:
     blocks = nn.ModuleList([nn.Sequential(nn.ReLU(), LAYERS["grouped"]()), LAYERS["linear"]()])
     ADAPTATIONS["lora"].apply(blocks.requires_grad_(False), {})
     assert not any(weight.requires_grad for weight in blocks[0].parameters())
-
-
-def test_lora_without_peft_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ValueError, match=r"lora needs peft.*coppice\[lora\]"):
-        ADAPTATIONS["lora"].apply(layers("conv"), {})
 
 
 @pytest.mark.parametrize("bound", range(0, 1000, 37))

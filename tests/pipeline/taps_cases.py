@@ -77,7 +77,7 @@ def _runs(rng: np.random.Generator, task: str, gates: Sequence[Mapping], rises: 
             | {"scores": scores.tolist() if lam is not None else None}
             | {"active": active.tolist() if lam is not None else None}
             | {"layers_share": share if lam is not None else None, "params_share": added}
-            | {"own_params": int(50_000 * added), "bytes": int(200_000 * added), "seconds": 12.3}
+            | {"own_params": int(50_000 * added), "bytes": int(200_000 * added), "seconds": 12.3, "flops": 4000}
             | {"news": "what a later version adds"}
         )
     return found

@@ -145,7 +145,7 @@ def test_classes_that_no_training_image_has_are_named(tmp_path: Path) -> None:
     source = Numbers([*listed, *rows(60, split="test")[50:]])
     _, said = prepare(tmp_path / "some", source, settings({"images": None}))
     missing = [line for line in said if "no training image" in line]
-    assert missing == ["prepare tiny: no training image has 1 of the 4 classes of kind: d"]
+    assert missing == ["tiny: no training image has 1 of the 4 classes of kind: d"]
     _, said = prepare(tmp_path / "dropped", source, settings({"images": None, "min_class_count": 1}))
     assert not any("no training image" in line for line in said)
 

@@ -16,7 +16,7 @@ from pipeline.plan_jobs import planned_jobs
 from pipeline.planning import plan
 from pipeline.preflight import check_study
 from pipeline.preparing import declare, open_source, prepare_dataset
-from pipeline.presets import PRESETS, adopt_preset
+from pipeline.presets import PRESETS, adopt_preset, as_params
 from tests.pipeline.cases import DECODING, site
 from tests.pipeline.small_studies import NAMES, SMALL, brought_down, planted
 
@@ -76,7 +76,7 @@ def first_jobs(config: Config, manifests: dict[str, DatasetManifest]) -> list[Tr
 
 
 def test_the_default_study_is_a_preset_so_that_one_can_go_back_to_it() -> None:
-    assert (ROOT / "params.yaml").read_text() in {path.read_text() for path in PRESETS.glob("*.yaml")}
+    assert (ROOT / "params.yaml").read_text() in {as_params(path) for path in PRESETS.glob("*.yaml")}
 
 
 def test_edited_settings_are_kept_and_the_data_s_folder_goes_to_the_machine(tmp_path: Path) -> None:
@@ -94,6 +94,14 @@ def test_an_unedited_preset_makes_no_copy(tmp_path: Path) -> None:
     adopt_preset("scenes", None, base=tmp_path)
     adopt_preset("smoke", None, base=tmp_path)
     assert not (tmp_path / "params.previous.yaml").exists()
+
+
+def test_a_machine_file_of_ours_names_its_schema(tmp_path: Path) -> None:
+    adopt_preset("fashion", tmp_path, base=tmp_path)
+    assert (tmp_path / "machine.yaml").read_text().startswith("# yaml-language-server: $schema=machine.schema.json\n")
+    adopt_preset("nyuv2", tmp_path, base=tmp_path)
+    assert (tmp_path / "machine.yaml").read_text().count("$schema") == 1
+    assert load_machine(tmp_path / "machine.yaml").roots.keys() == {"fashion", "nyuv2"}
 
 
 def test_an_unknown_preset_names_the_nearest(tmp_path: Path) -> None:

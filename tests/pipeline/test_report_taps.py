@@ -64,7 +64,7 @@ def test_every_figure_has_a_bounded_size_and_its_data(tmp_path: Path, number: in
     taps, colours = taps_of(tmp_path, number, layers=layers, metrics=MIXED)
     with rc_context(STYLE):
         drawings = list(TapsChapter(taps, colours).drawings())
-    assert len({drawing.stem for drawing in drawings}) == len(drawings) == 4
+    assert len({drawing.stem for drawing in drawings}) == len(drawings) == 5
     for drawing in drawings:
         drawing.figure.savefig(io.BytesIO(), format="png", dpi=30)
         assert drawing.figure.get_figwidth() == pytest.approx(10.5)
@@ -307,6 +307,7 @@ def test_from_files_to_figures(tmp_path: Path) -> None:
     assert [stem for stem in stems if "taps" in stem] == [
         "taps_layers",
         "taps_layers_lam",
+        "taps_lambda",
         "taps_accuracy",
         "taps_params",
     ]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -19,9 +19,11 @@ from typing import Any
 
 import pytest
 
+from pipeline import tracker as tracker_module
 from pipeline import tracking
-from pipeline.spool import append, flatten, read, runs
-from pipeline.tracking import Run, Tracker, Where, spool_folder, sync
+from pipeline.spool import Where, append, read, run_address, runs, sent_runs, spool_folder
+from pipeline.tracked_run import Run, flatten
+from pipeline.tracker import Tracker, sync
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,6 +33,7 @@ class Server:
 
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, Any]] = {}
+        self.models: dict[str, tuple[str, str, dict[str, str]]] = {}
         self.calls: list[str] = []
         self.down: Callable[[int, str], bool] = lambda _index, _method: False
         self.after = False
@@ -82,6 +85,7 @@ class Client:
         id = f"mlflow-{len(self.server.runs)}"
         made = {"token": token, "experiment": experiment, "name": name, "parent": parent, "statuses": ["RUNNING"]}
         self.server.runs[id] = made | {"params": {}, "tags": {}, "points": {}, "artifacts": set()}
+        self.server.runs[id] |= {"inputs": set(), "texts": {}, "views": {}}
         return id
 
     @call
@@ -102,6 +106,23 @@ class Client:
     @call
     def artifact(self, run: str, path: Path, folder: str) -> None:
         self.server.runs[run]["artifacts"].add((path.name, folder))
+
+    @call
+    def inputs(self, run: str, datasets: Sequence[Mapping[str, str]]) -> None:
+        self.server.runs[run]["inputs"] |= {(one["name"], one["digest"]) for one in datasets}
+
+    @call
+    def text(self, run: str, file: str, text: str) -> None:
+        self.server.runs[run]["texts"][file] = text
+
+    @call
+    def view(self, run: str, name: str, state: Mapping[str, Any], _time: int) -> None:
+        self.server.runs[run]["views"][name] = state
+
+    @call
+    def model(self, run: str, folder: Path, about: Mapping[str, Any]) -> None:
+        bytes_of = {path.name: path.read_text() for path in sorted(folder.iterdir())}
+        self.server.models[about["alias"]] = (run, about["digest"], bytes_of)
 
 
 def points(server: Server, name: str) -> list[tuple[str, int, str]]:
@@ -137,6 +158,10 @@ def bare(tracker: Tracker, id: str, parent: Run | None = None) -> Run:
     return tracker.run(id, name=id, tags={}, params={}, parent=parent)
 
 
+def pack_model(folder: Path, name: str) -> None:
+    (folder / "weights").write_text(f"of {name}")
+
+
 def log_a_stage(where: Where, connect: Callable[[str], Client] = offline) -> None:
     """A stage with two trials, one of them interrupted and resumed; the children's names sort before the parent's."""
     artifact = where.spool.parent / "curve.csv"
@@ -144,11 +169,16 @@ def log_a_stage(where: Where, connect: Callable[[str], Client] = offline) -> Non
     with Tracker(where, connect=connect) as tracker:
         stage = tracker.run("stage", name="stage", tags={"stage": "taps"}, params={"lr": 0.1})
         for name in ("a", "b"):
-            trial = tracker.run(name, name=name, tags={"task": name}, params={"seed": 0}, parent=stage)
+            links = {"baseline_run_id": "stage", "gone": "never opened"}
+            trial = tracker.run(name, name=name, tags={"task": name}, params={"seed": 0}, parent=stage, links=links)
             for step in range(2):
                 trial.log({"val/loss": 1 / (step + 1), "val/iou": step}, step)
             trial.artifact(artifact, "plots")
+            trial.text("tables/t.csv", "1")
+            trial.inputs([{"name": "scenes", "digest": "0"}])
+            trial.model({"name": "n", "alias": name, "digest": "0"}, functools.partial(pack_model, name=name))
             trial.finish({"final/delta_mtl": 2.5}, "FINISHED" if name == "a" else "KILLED")
+        stage.view("comparison", {"searchFilter": ""})
         stage.finish({})
     with Tracker(where, connect=connect) as tracker:
         again = tracker.run("b", name="b", tags={"task": "b"}, params={"seed": 0})
@@ -161,12 +191,19 @@ def assert_holds_the_stage(server: Server) -> None:
     steps = {"a": range(2), "b": range(3)}
     assert sorted(run["name"] for run in server.runs.values()) == ["a", "b", "stage"]
     stage = server.named("stage")
+    assert stage["views"] == {"comparison": {"searchFilter": ""}}
     assert (stage["params"], stage["tags"], stage["experiment"]) == ({"lr": "0.1"}, {"stage": "taps"}, "shapes")
     for name in ("a", "b"):
         run = server.named(name)
         assert server.runs[run["parent"]] is stage
-        assert (run["params"], run["tags"]) == ({"seed": "0"}, {"task": name})
+        assert (run["params"], run["tags"]) == ({"seed": "0"}, {"task": name, "baseline_run_id": run["parent"]})
         assert run["artifacts"] == {("curve.csv", "plots")}
+        assert (run["texts"], run["inputs"]) == ({"tables/t.csv": "1"}, {("scenes", "0")})
+        assert server.models[name] == (
+            next(id for id, one in server.runs.items() if one is run),
+            "0",
+            {"weights": f"of {name}"},
+        )
         expected = [("val/iou", s, repr(float(s))) for s in steps[name]]
         expected += [("val/loss", s, repr(1 / (s + 1))) for s in steps[name]]
         assert points(server, name) == [("final/delta_mtl", 0, "2.5"), *expected]
@@ -260,7 +297,8 @@ def test_a_killed_process_loses_nothing_it_logged(where: Where, server: Server) 
     script = f"""
 import os, signal, threading
 from pathlib import Path
-from pipeline.tracking import Tracker, Where
+from pipeline.spool import Where
+from pipeline.tracker import Tracker
 where = Where(uri="fake://store", spool=Path({str(where.spool)!r}), experiment="shapes")
 run = Tracker(where, connect=lambda uri: threading.Event().wait()).run("r", name="r", tags={{}}, params={{}})
 for step in range(50):
@@ -297,7 +335,7 @@ def test_a_store_that_does_not_answer_holds_nobody_up(where: Where, capsys: pyte
 def test_a_store_that_is_away_is_told_of_once_and_asked_again(
     where: Where, server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "RETRY_S", 0.01)
+    monkeypatch.setattr(tracker_module, "RETRY_S", 0.01)
     server.down = lambda index, _method: index < 10
     with Tracker(where, connect=server.connect) as tracker:
         run = bare(tracker, "r")
@@ -332,7 +370,7 @@ def test_an_artifact_that_is_gone_is_named_and_left_out(
 def test_trouble_with_artifacts_or_one_run_does_not_hold_up_the_rest(where: Where, server: Server) -> None:
     log_a_stage(where)
     server.down = lambda _index, method: method == "artifact"
-    assert sync(where, connect=server.connect)[1] == 2
+    assert sync(where, connect=server.connect)[1] == 4  # each trial has a file and, after it, a text
     assert [end(server, name) for name in ("a", "b", "stage")] == ["FINISHED"] * 3
     (where.spool / "0.jsonl").write_text('{"kind": "log"}\n')
     server.down = broken_at(-1)
@@ -351,7 +389,7 @@ def test_a_run_that_the_store_lost_starts_afresh_when_it_goes_on(where: Where) -
 def test_runs_deleted_while_they_train_start_afresh(
     where: Where, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "RETRY_S", 0.01)
+    monkeypatch.setattr(tracker_module, "RETRY_S", 0.01)
     with Tracker(where, connect=server.connect) as tracker:
         parent = bare(tracker, "stage")
         parent.log({"x": 0}, 0)
@@ -465,6 +503,67 @@ def test_the_command_sends_says_how_much_and_fails_if_some_is_left(
     assert_holds_the_stage(server)
 
 
+def test_what_is_said_once_is_not_said_again(where: Where, server: Server) -> None:
+    packed: list[Path] = []
+    for digest in ("0", "0", "1"):
+        with Tracker(where, connect=server.connect) as tracker:
+            run = bare(tracker, "r")
+            run.text("t.csv", digest)
+            run.inputs([{"name": "scenes", "digest": digest}])
+            run.model({"name": "n", "alias": "champion", "digest": digest}, packed.append)
+    assert [event["kind"] for event in read(where.spool, "r")].count("text") == 2
+    assert [event["kind"] for event in read(where.spool, "r")].count("data") == 2
+    assert [folder.parent.name for folder in packed] == ["champion"] * 2
+    assert server.runs[str(run.mlflow_id)]["texts"] == {"t.csv": "1"}
+
+
+def test_models_go_when_nothing_else_is_at_work(where: Where, server: Server) -> None:
+    with Tracker(where, connect=server.connect) as tracker:
+        run = bare(tracker, "r")
+        run.model({"name": "n", "alias": "champion", "digest": "0"}, lambda folder: pack_model(folder, "r"))
+        run.log({"x": 1.0}, 0)
+        wait_for_points(server, 1)
+        assert not server.models
+    assert server.models["champion"][2] == {"weights": "of r"}
+
+
+@pytest.mark.parametrize("order", ["aba", "bab", "aab", "abb"])
+@pytest.mark.parametrize("connected", [True, False])
+def test_an_alias_is_the_last_that_was_said(where: Where, server: Server, order: str, connected: bool) -> None:
+    """Whatever the order in which the runs are sent, which is not that of time."""
+    for name in order:
+        with Tracker(where, connect=server.connect if connected else offline) as tracker:
+            about = {"name": "n", "alias": "champion", "digest": name}
+            bare(tracker, name).model(about, functools.partial(pack_model, name=name))
+    sync(where, connect=server.connect)
+    run, digest, files = server.models["champion"]
+    assert (server.runs[run]["name"], digest, files) == (order[-1], order[-1], {"weights": f"of {order[-1]}"})
+    assert [path.name for path in (where.spool / "models/n/champion").iterdir()] == [order[-1]]
+
+
+def test_a_run_of_an_earlier_process_can_be_spoken_of_without_being_opened_again(where: Where, server: Server) -> None:
+    with Tracker(where, connect=server.connect) as tracker:
+        bare(tracker, "r").finish({})
+    with Tracker(where, connect=server.connect) as tracker:
+        bare(tracker, "other")
+        assert tracker.known("nobody") is None
+        known = tracker.known("r")
+        assert known is not None
+        known.text("t.csv", "1")
+    assert (server.named("r")["texts"], server.named("r")["statuses"]) == ({"t.csv": "1"}, ["RUNNING", "FINISHED"])
+
+
+def test_runs_that_the_store_has_are_known_by_their_ids_there(where: Where, server: Server) -> None:
+    log_a_stage(where)
+    assert sent_runs(where.spool, where.uri) == {}
+    sync(where, connect=server.connect)
+    found = sent_runs(where.spool, where.uri)
+    assert {id: server.runs[run]["name"] for id, run in found.items()} == {"a": "a", "b": "b", "stage": "stage"}
+    assert sent_runs(where.spool, "fake://other") == {}
+    assert run_address("https://user:secret@mlflow:5000/", "1") == "https://mlflow:5000/#/runs/1"
+    assert run_address("sqlite:////x/mlflow.db", "1") == "http://127.0.0.1:5000/#/runs/1"
+
+
 def test_the_spool_lies_beside_the_runs_or_here_if_they_are_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,7 +574,7 @@ def test_the_spool_lies_beside_the_runs_or_here_if_they_are_elsewhere(
 
 def test_importing_is_cheap() -> None:
     script = (
-        "import sys, pipeline.tracking; print(sorted({'mlflow', 'torch', 'ray', 'numpy', 'pydantic'} & {*sys.modules}))"
+        "import sys, pipeline.tracker; print(sorted({'mlflow', 'torch', 'ray', 'numpy', 'pydantic'} & {*sys.modules}))"
     )
     assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True) == "[]\n"
 
@@ -483,7 +582,8 @@ def test_importing_is_cheap() -> None:
 REAL = """
 import os, socket, sys
 from pathlib import Path
-from pipeline.tracking import Tracker, Where, sync
+from pipeline.spool import Where
+from pipeline.tracker import Tracker, sync
 root, spool = Path(sys.argv[1]), Path(sys.argv[1]) / "spool"
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))

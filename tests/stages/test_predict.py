@@ -1,5 +1,6 @@
 """Predictions from the command line: what is printed, what is drawn, what a user's mistake looks like."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,12 @@ import torch
 from PIL import Image
 
 from models import bundle
+from models.predicting import predict_images
 from models.sharing import SHARING
 from models.spec import BackboneSpec, ModelSpec
+from pipeline.datasets.files import read_rgb
+from pipeline.prediction_sheet import CAPTION, CELL
 from stages import predict
-from stages.predict import CAPTION, CELL
 from stages.session import start
 from tests.models.task_cases import COLUMNS, spec
 
@@ -125,14 +128,102 @@ def test_the_drawing_has_a_row_an_image_and_a_column_a_task(trained: Path, image
 def test_mistakes_come_as_one_message(
     trained: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = tmp_path / "notes.txt"
-    text.write_text("no image")
-    out = ("--out", tmp_path / "drawn.png")
+    out, empty = ("--out", tmp_path / "drawn.png"), tmp_path / "empty"
+    empty.mkdir()
     assert "nowhere is no bundle" in refused(capsys, tmp_path / "nowhere", *images, *out)
-    assert "notes.txt: not an image" in refused(capsys, trained, images[0], text, *out)
-    assert "absent.png: not found" in refused(capsys, trained, tmp_path / "absent.png", *out)
+    assert "absent.png: not found" in refused(capsys, trained, images[0], tmp_path / "absent.png", *out)
+    assert "empty: no image in this folder" in refused(capsys, trained, images[0], empty, *out)
     assert "no task 'zoom'; this network has my classification" in refused(
         capsys, trained, *images, "--task", "zoom", *out
     )
     assert "there is no folder" in refused(capsys, trained, *images, "--out", tmp_path / "no" / "drawn.png")
+    assert "there is no folder" in refused(capsys, trained, *images, "--json", tmp_path / "no" / "out.json")
+    assert "--batch 0" in refused(capsys, trained, *images, "--batch", "0", *out)
     assert not (tmp_path / "drawn.png").exists()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_an_unreadable_image_is_named_and_the_others_go_on(
+    trained: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], batch: int
+) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no image")
+    task = ("--task", "my classification", "--batch", batch, "--drawn", 1)
+    run(trained, *images, *task, "--out", tmp_path / "whole.png")
+    expected = capsys.readouterr().out.splitlines()[:-1]
+    with pytest.raises(SystemExit) as stopped:
+        start(lambda: run(trained, text, images[0], text, images[1], *task, "--out", tmp_path / "drawn.png"))
+    assert stopped.value.code == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[:-1] == expected
+    assert "2 images" in shown.out
+    assert shown.err.count("notes.txt: not an image that can be read") == 1, "a file given twice is one"
+    assert "1 of 3 files can't be read" in shown.err
+    assert (tmp_path / "drawn.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+    with pytest.raises(SystemExit):
+        start(lambda: run(trained, text, "--out", tmp_path / "none.png"))
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_folders_are_read_with_all_below_in_order(
+    trained: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "many"
+    names = ["b/2.PNG", "a.jpeg", "b/1.png", "c/d/e.webp", "notes.txt", "b/list.csv"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(folder / name, "PNG")
+    run(trained, images[0], folder, folder / "a.jpeg", "--task", "my depth", "--out", tmp_path / "drawn.png")
+    lines = capsys.readouterr().out.splitlines()[:-1]
+    read = [images[0], *(folder / name for name in ("a.jpeg", "b/1.png", "b/2.PNG", "c/d/e.webp"))]
+    assert [line.split("  ")[0] for line in lines] == [str(path) for path in read]
+
+
+def test_json_holds_every_prediction_in_pixels_of_the_image(
+    trained: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "found.json"
+    run(trained, *images, "--json", out, "--drawn", 0)
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 1, "a file in place of lines"
+    assert str(out) in shown[0]
+    found = json.loads(out.read_text())
+    assert found["unread"] == []
+    assert {name: task["kind"] for name, task in found["tasks"].items()} == {f"my {kind}": kind for kind in COLUMNS}
+    sizes = [(20, 30), (100, 70)]
+    predictor = bundle.load(trained)
+    for path, row, (height, width) in zip(images, found["images"], sizes, strict=True):
+        assert (row["file"], row["height"], row["width"]) == (str(path), height, width)
+        values = row["predictions"]
+        (expected,) = predict_images(predictor, [Image.fromarray(read_rgb(path))])
+        chances = expected["my classification"]
+        named = {one["class"]: one["probability"] for one in values["my classification"]["top"]}
+        assert named == pytest.approx(
+            dict(zip(COLUMNS["classification"].classes, chances.tolist(), strict=True)), rel=1e-5
+        )
+        assert values["my classification"]["class"] == COLUMNS["classification"].classes[int(chances.argmax())]
+        with Image.open(tmp_path / values["my segmentation"]["file"]) as mask:
+            assert mask.size == (width, height)
+            near = mask.resize((SIZE[1], SIZE[0]), Image.Resampling.NEAREST)
+            assert np.isin(np.asarray(near), expected["my segmentation"].numpy()).all()
+        depth = np.load(tmp_path / values["my depth"]["file"], allow_pickle=False)
+        np.testing.assert_allclose(depth, expected["my depth"].numpy(), rtol=1e-5)
+        assert values["my depth"]["min"] == pytest.approx(float(depth.min()), rel=1e-5)
+        boxes = values["my detection"]["boxes"]
+        assert len(boxes) == int((expected["my detection"][:, 4] >= 0).sum())
+        assert all(0 <= b["box"][0] <= b["box"][2] <= width + 1e-3 for b in boxes)
+        assert all(0 <= b["box"][1] <= b["box"][3] <= height + 1e-3 for b in boxes)
+    assert not (tmp_path / "predictions.png").exists()
+
+
+def test_progress_is_told_on_the_way(
+    trained: Path,
+    images: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(predict, "EVERY_S", 0.0)
+    more = ("--json", tmp_path / "found.json", "--task", "my depth", "--out", tmp_path / "drawn.png")
+    run(trained, *images, *more)
+    assert capsys.readouterr().err.startswith("predict: 1 of 2 images, ")
