@@ -69,7 +69,7 @@ ui: setup  ## the MLflow page on http://127.0.0.1:5000
 	$(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port 5000
 
 lock:  ## write requirements.lock anew from pyproject.toml
-	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-header --quiet \
+	$(VENV)/bin/uv pip compile pyproject.toml --extra lora --extra dev --generate-hashes --no-emit-index-url --no-header --quiet \
 	  --python-version 3.11 -o requirements.lock
 
 .PHONY: help setup repro submit fetch check-data manifest plan test faults soak fuzz check bench bug ui lock

@@ -109,7 +109,8 @@ def _apart(one: Tensor, other: Tensor) -> float:
         return float("inf")
     if not one.is_floating_point():
         return float((one != other).float().mean())
-    return float(((one - other).abs() / other.abs().clamp(min=1)).max())
+    apart = (one - other).abs() / other.abs().clamp(min=1)
+    return float(torch.where(one == other, 0, apart).max())  # two infinities are equal, their difference is no number
 
 
 def random_images(predictor: Predictor, batches: Sequence[int]) -> list[Tensor]:

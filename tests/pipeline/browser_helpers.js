@@ -33,22 +33,26 @@ function reach() {
   const nodes = all(ACTIVE).filter((node) => shown(node) && !node.disabled && !node.closest("[inert]"));
   const byTab = nodes.filter((node) => node.tabIndex >= 0);
   const reached = new Set(byTab);
+  const known = new Set(nodes);
+  const quiet = (event) => event.stopImmediatePropagation(); // no tooltip at each of a thousand steps
+  for (const kind of ["focus", "blur"]) addEventListener(kind, quiet, true);
   for (const start of byTab) {
     if (!start.hasAttribute("tabindex")) continue;
     const waiting = [start];
     while (waiting.length) {
       const node = waiting.pop();
-      for (const key of ["ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp"]) {
-        node.focus();
+      for (const key of ["ArrowRight", "ArrowDown"]) {
+        node.focus({ preventScroll: true });
         node.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
         const next = document.activeElement;
-        if (next && !reached.has(next) && nodes.includes(next)) {
+        if (next && !reached.has(next) && known.has(next)) {
           reached.add(next);
           waiting.push(next);
         }
       }
     }
   }
+  for (const kind of ["focus", "blur"]) removeEventListener(kind, quiet, true);
   return nodes.filter((node) => !reached.has(node) && !(node.id === "content"));
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib import rc_context
 
@@ -227,7 +228,7 @@ def test_the_tasks_of_taps_stand_beside_its_tables(tmp_path: Path) -> None:
         for axes, task in zip(drawing.figure.axes, tasks, strict=True):
             (hollow,) = [line for line in axes.lines if line.get_marker() == "h"]
             marks = share_marks(config, task, share)
-            assert hollow.get_xydata().tolist() == [[mark.x, mark.y] for mark in marks]
+            assert np.array_equal(hollow.get_xydata(), [[mark.x, mark.y] for mark in marks])
     assert total.stem == "taps_totals"
     methods = {method.label: method for method in chapter.taps.methods}
     for row in total.rows:

@@ -374,7 +374,7 @@ def test_trouble_with_artifacts_or_one_run_does_not_hold_up_the_rest(where: Wher
     assert [end(server, name) for name in ("a", "b", "stage")] == ["FINISHED"] * 3
     (where.spool / "0.jsonl").write_text('{"kind": "log"}\n')
     server.down = broken_at(-1)
-    assert sync(where, connect=server.connect) == (2, 1)
+    assert sync(where, connect=server.connect) == (4, 1)
     assert_holds_the_stage(server)
 
 

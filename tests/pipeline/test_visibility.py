@@ -92,8 +92,7 @@ def test_prepare_stays_here_where_a_machine_sees_another_folder(
     assert [machine.address for machine in asked] == ["auto"]
     lines = [line for line in said if "10.0.0.3" in line]
     assert lines == [
-        f"tiny: machine 10.0.0.3 does not see {tmp_path}/cluster/.kept/tiny as it is here:"
-        " on this machine alone"
+        f"tiny: machine 10.0.0.3 does not see {tmp_path}/cluster/.kept/tiny as it is here: on this machine alone"
     ]
 
 
