@@ -41,8 +41,11 @@ plan: setup  ## what a study would take: jobs, parameters, FLOPs, time and disk;
 	@$(PY) -m stages.plan $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root "$(ROOT)")
 
 test: setup  ## run the tests
-	$(PY) -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not alone and not faults"
+	$(PY) -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not alone and not faults and not pages"
 	$(PY) -m pytest -m alone
+
+pages: setup  ## the report's page in headless Chromium: sliders, tables, links, keyboard, contrast (5 minutes)
+	$(PY) -m pytest -n logical --maxprocesses 8 --dist worksteal -m pages
 
 faults: setup  ## what clusters do, done to real Ray nodes; a study sent to a cluster and back (root, Linux; 10 minutes)
 	$(PY) -m pytest -m faults
@@ -72,4 +75,4 @@ lock:  ## write requirements.lock anew from pyproject.toml
 	$(VENV)/bin/uv pip compile pyproject.toml --extra lora --extra dev --generate-hashes --no-emit-index-url --no-header --quiet \
 	  --python-version 3.11 -o requirements.lock
 
-.PHONY: help setup repro submit fetch check-data manifest plan test faults soak fuzz check bench bug ui lock
+.PHONY: help setup repro submit fetch check-data manifest plan test pages faults soak fuzz check bench bug ui lock

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from models.bundle import Predictor
 from models.bundle_files import written_whole
@@ -64,7 +65,8 @@ def export_program(predictor: Predictor, task: str | None = None) -> ExportedPro
     except Exception as error:  # whatever a layer that it can't follow does to it
         name = predictor.network.spec.backbone.name
         raise ValueError(f"torch.export can't follow this network ({name}): {_first_line(error)}") from error
-    for node in program.graph.nodes:
+    graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, GraphModule)]
+    for node in (node for graph in graphs for node in graph.nodes):
         node.meta.pop("stack_trace", None)  # it names folders of this machine
     return program
 

@@ -37,6 +37,7 @@ RUN = {
     r"make (submit|fetch).*|python -m stages\.submitted": "tests/stages/test_submit.py",
     r"make ui": "tests/test_safety.py",
     r"make faults": "tests/pipeline/test_faults.py",
+    r"make pages": "tests/pipeline/test_report_browser.py",
     r"make fuzz": "tests/fuzz/test_settings.py",
     r"make bug": "tests/stages/test_bug.py",
     r"python -m pipeline\.tracking": "tests/pipeline/test_tracking.py",
@@ -59,8 +60,6 @@ NOT_HERE = {
     r"kubectl .*|export RAY_AUTH.*kubectl.*": "Kubernetes; tests/test_deploy.py holds the file against its fields",
     r"(ssh|scp) .*": "other machines",
     r"export .*": "sets a variable",
-    r"pip install .*": "the network",
-    r"git (add|checkout|commit).*": "the reader's own repository",
 }
 
 

@@ -43,6 +43,11 @@ class StageCost:
     ended: str
     digest: str
 
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to say of it."""
+        return self.seconds is not None or self.jobs > 0 or bool(self.digest)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:

@@ -228,9 +228,9 @@ def test_the_page_shows_both_chapters_and_every_link_leads_to_a_job(tmp_path: Pa
     targets = [html.unescape(target) for target in re.findall(r'id="([^"]+)"', text)]
     assert len(set(targets)) == len(targets)
     assert {address[1:] for address in checker.addresses if address.startswith("#")} <= set(targets)
-    sections = text[text.index('<section id="moe">') : text.index('<section id="changes">')]
+    sections = text[text.index('<section id="moe"') : text.index('<section id="changes"')]
     assert sections.count("<table") == (5 if number > 3 else 4), "one data set tells nothing apart"
-    assert sections.count('class="tall"') == turned
+    assert sections.count('class="data tall"') == turned
     names = {name for name, _ in data_tables(study, result_lines(study))}
     assert names >= {"moe", "adapt", "continual", "forgetting"}
     stems = [drawing.stem for chapter in study.chapters for drawing in chapter.drawings()]
