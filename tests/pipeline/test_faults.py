@@ -168,7 +168,7 @@ def test_workers_that_raise_or_die_are_replaced(nodes: Nodes, scenes: Path, undi
     assert_close(tmp_path, undisturbed, scenes, 1)
 
 
-@pytest.mark.alone
+@pytest.mark.faults
 def test_a_lost_machine_is_done_without(nodes: Nodes, scenes: Path, undisturbed: Path, tmp_path: Path) -> None:
     with driver(scenes, tmp_path, 1, nodes=nodes, address=nodes.cluster, workers=[1, 2]) as running:
         running.until("job 0 epoch 2")
