@@ -32,7 +32,10 @@ CHATTER = re.compile(
 
 @dataclass
 class Heard:
-    """What DVC said of its stages and left with; `failed` is the stage that failed, and the code that it left with."""
+    """What DVC said of its stages and left with; `failed` is the stage that failed, and its code.
+
+    A stage that was ended by a signal has 128 + the signal's number.
+    """
 
     ran: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
@@ -48,7 +51,9 @@ class Heard:
                 stages.append(found[1])
                 return True
         if found := FAILED.fullmatch(line):
-            self.failed = found[1], int(found[2])
+            code = int(found[2])
+            # Some shells end a stage that a signal ended by that signal themselves, others give 128 + its number.
+            self.failed = found[1], 128 - code if code < 0 else code
             return True
         return CHATTER.fullmatch(line) is not None
 

@@ -92,14 +92,14 @@ def _left(heard: Heard) -> int:
     if heard.failed is None:
         return 130 if heard.code == INTERRUPTED else 1
     stage, code = heard.failed
-    number = -code if code < 0 else code - 128
-    if code in (1, 2, 130) or number <= 0:
+    number = code - 128
+    if code == 130 or number <= 0:
         return code
     known = {item.value: item.name for item in signal.Signals}
     why = "; did the machine run out of memory?" if number == signal.SIGKILL else ""
     killed = f"{stage} was ended by {known.get(number, f'signal {number}')}{why or '.'}"
     print(f"error: {killed} The same command goes on from its last checkpoint", file=sys.stderr)
-    return 128 + number
+    return code
 
 
 @contextmanager

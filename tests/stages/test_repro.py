@@ -89,7 +89,7 @@ def test_what_to_try_next_fits_the_study(
         (Heard(failed=("taps", 130), code=255), 130, ""),
         (Heard(code=INTERRUPTED), 130, ""),
         (Heard(code=255), 1, ""),
-        (Heard(failed=("taps", -9), code=255), 137, "taps was ended by SIGKILL; did the machine run out of memory?"),
+        (Heard(failed=("taps", 137), code=255), 137, "taps was ended by SIGKILL; did the machine run out of memory?"),
         (Heard(failed=("taps", 139), code=255), 139, "taps was ended by SIGSEGV. "),
     ],
 )
