@@ -120,9 +120,7 @@ print(dvc_output.reproduce().failed)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shell", SHELLS)
-def test_ctrl_c_ends_the_stage_which_is_waited_for(
-    shell: str, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_ends_the_stage_which_is_waited_for(shell: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHELL", shell)
     (project / "stages/first.py").write_text(WAITS)
     command = [sys.executable, "-P", "-c", CALL, str(ROOT)]
