@@ -61,9 +61,9 @@ check: setup  ## ruff and pyright
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 
-bench: setup  ## what we claim to be fast, beside what one would use instead
+bench: setup  ## all speed claims beside what one would use instead, into benchmarks/RESULTS.md: make bench [ONLY="taps moe"]
 	$(VENV)/bin/uv pip install --quiet --python $(PY) --constraints requirements.lock rsatoolbox==$(RSATOOLBOX_VERSION)
-	for name in preparing loop loading rsa trees branched taps moe; do $(PY) -m benchmarks.$$name || exit 1; done
+	@$(PY) -m benchmarks $(ONLY)
 
 bug: setup  ## versions, settings without keys and the last logs in one .zip, to send with a question
 	@$(PY) -m stages.bug

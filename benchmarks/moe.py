@@ -1,22 +1,20 @@
-"""A layer of experts against a dense MLP of as many FLOPs.     python -m benchmarks.moe [batch ...]   (about 2 minutes)
+"""A layer of experts against a dense MLP of as many FLOPs, then networks.    python -m benchmarks.moe    (6 minutes)
 
 Forward and backward at the token counts and channels of Swin-T's stages; 12 experts, 4 per token, hidden channels C,
-router and biases included. Beside ours: a masked loop over all experts, tokens sorted once and split by expert as in
-Mod-Squad, torch's grouped product. The claim: at most 1.5 x the dense MLP's time at a batch of 8. MiB are those
-that wait for the backward pass. Then whole networks, dense and with experts. On a GPU all is under bf16 autocast and
-the clock counts, else CPU time of one thread.
+router and biases included. Beside the dense MLP: a masked loop over all experts, tokens sorted once and split by expert
+as in Mod-Squad, torch's grouped product; all give the same outputs. Then whole networks, dense and with experts. On a
+GPU all is under bf16 autocast and the clock counts, else CPU time of one thread.
 """
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from statistics import median
 
 import torch
 from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.lines import Goal, Line, figure, longer, note, show
 from benchmarks.timing import Times, in_turn
 from models import expert_dispatch
 from models.expert_dispatch import sort_by_expert
@@ -28,41 +26,59 @@ STAGES = ((3136, 96), (784, 192), (196, 384), (49, 768))  # tokens of an image o
 BATCHES = (1, 8)
 EXPERTS, TOP_K = 12, 4
 BACKBONE, SIZE, NETWORK_BATCH = "swin_tiny_patch4_window7_224", (224, 224), 4
-ROUNDS = 6
+ROUNDS = 8
 DATASET = "photos"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CLOCK = "wall" if DEVICE == "cuda" else "cpu"
 REPEATS = 20 if DEVICE == "cuda" else 1  # in a round
+GOALS = {(8, 384): Goal(most=1.45), (1, 192): Goal(most=1.65), (1, 384): Goal(most=1.65)}  # by batch and channels
+MODEL_GOAL = Goal(most=1.35 if DEVICE == "cuda" else 1.2)
+OTHERS = ("loop with masks", "sorted and split", "grouped product")
 
 Mix = Callable[..., Tensor]
 
 
-def main() -> None:
+def lines() -> Iterator[Line]:
     torch.set_num_threads(1)
-    where = f"{torch.cuda.get_device_name()}, bf16" if DEVICE == "cuda" else "1 thread"
-    batches = [int(batch) for batch in sys.argv[1:]] or list(BATCHES)
-    print(f"moe: {where}; seconds, and the median ratio of {ROUNDS} rounds to dense (ratio of the fastest rounds)")
-    for batch in batches:
+    for batch in BATCHES:
         for tokens, channels in STAGES:
-            layers = _layers(channels)
-            x, grad = (torch.randn(batch * tokens, channels, device=DEVICE) for _ in range(2))
-            kept = {name: f"{_kept(layer, x) / 2**20:.1f} MiB" for name, layer in layers.items()}
-            ways = {name: partial(_train, layer, x.requires_grad_(), grad) for name, layer in layers.items()}
-            _print(f"layer, {batch} x {tokens} tokens, {channels} channels", ways, kept)
+            yield from _layer_lines(batch, tokens, channels)
     networks = _networks()
     images = torch.rand(NETWORK_BATCH, 3, *SIZE, device=DEVICE)
-    _print(f"step, {BACKBONE}, batch {NETWORK_BATCH}", _steps(networks, images))
-    _print(f"inference, {BACKBONE}, batch {NETWORK_BATCH}", _predictions(networks, images))
+    yield from _network_lines("step", _steps(networks, images))
+    yield from _network_lines("inference", _predictions(networks, images))
 
 
-def _print(title: str, ways: Mapping[str, Callable[[], object]], notes: Mapping[str, str] | None = None) -> None:
-    times = in_turn({name: partial(_repeat, way) for name, way in ways.items()}, ROUNDS)
-    base = _spent(times["dense"])
-    print(title)
-    for name in ways:
-        mine = _spent(times[name])
-        ratios = [one / other for one, other in zip(mine, base, strict=True)]
-        ratio = f"x {median(ratios):.2f} ({min(mine) / min(base):.2f})"
-        print(f"  {name:<20} {min(mine) / REPEATS:.4f} s  {ratio}  {(notes or {}).get(name, '')}".rstrip(), flush=True)
+def _layer_lines(batch: int, tokens: int, channels: int) -> Iterator[Line]:
+    case = f"layer, {batch * tokens} × {channels}"
+    note(case)
+    layers = _layers(channels)
+    x, grad = (torch.randn(batch * tokens, channels, device=DEVICE) for _ in range(2))
+    kept = {name: _kept(layer, x) for name, layer in layers.items()}
+    ways = {name: partial(_train, layer, x.requires_grad_(), grad) for name, layer in layers.items()}
+    times = _timed(ways)
+    yield longer(5, case, "dense MLP", times["ours"], times["dense"], clock=CLOCK, goal=_goal(batch, channels))
+    for name in OTHERS:
+        yield longer(5, case, name, times["ours"], times[name], clock=CLOCK)
+    yield figure(5, f"{case}: kept for the backward pass", "dense MLP", [kept["ours"] / kept["dense"]], "×")
+
+
+def _goal(batch: int, channels: int) -> Goal | None:
+    if DEVICE == "cuda":
+        return Goal(most=1.5) if channels >= 384 and batch > 1 else None
+    return GOALS.get((batch, channels))
+
+
+def _network_lines(title: str, ways: Mapping[str, Callable[[], object]]) -> Iterator[Line]:
+    times = _timed(ways)
+    for name in list(ways)[1:]:
+        goal = MODEL_GOAL if title == "step" else None
+        what = f"{title}, {BACKBONE}, batch {NETWORK_BATCH}: {name}"
+        yield longer(5, what, "the dense network", times[name], times["dense"], clock=CLOCK, goal=goal)
+
+
+def _timed(ways: Mapping[str, Callable[[], object]]) -> dict[str, Times]:
+    return in_turn({name: partial(_repeat, way) for name, way in ways.items()}, ROUNDS)
 
 
 def _repeat(way: Callable[[], object]) -> None:
@@ -70,10 +86,6 @@ def _repeat(way: Callable[[], object]) -> None:
         way()
     if DEVICE == "cuda":
         torch.cuda.synchronize()
-
-
-def _spent(times: Times) -> Sequence[float]:
-    return times.wall if DEVICE == "cuda" else times.cpu
 
 
 def _layers(channels: int) -> dict[str, nn.Module]:
@@ -86,10 +98,20 @@ def _layers(channels: int) -> dict[str, nn.Module]:
         "sorted and split": _Layer(layer, _split),
         "grouped product": _Layer(layer, _grouped),
     }
-    x = torch.randn(100, channels, device=DEVICE)
-    for other in list(layers.values())[2:]:
-        torch.testing.assert_close(other(x), layer(x), rtol=1e-3, atol=1e-3)
+    x, grad = (torch.randn(100, channels, device=DEVICE) for _ in range(2))
+    expected = _through(layer, x, grad)
+    for name in OTHERS:
+        for found, wanted in zip(_through(layers[name], x, grad), expected, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     return layers
+
+
+def _through(layer: nn.Module, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The output in full precision, and the input's gradient."""
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    (of_x,) = torch.autograd.grad(y, x, grad)
+    return y.detach(), of_x
 
 
 def _kept(layer: nn.Module, x: Tensor) -> int:
@@ -205,4 +227,4 @@ def _predict(network: MoeModel, images: Tensor) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    show(lines())

@@ -1,15 +1,16 @@
-"""Preparing against a loop over Pillow.    python -m benchmarks.preparing    (about three minutes)
+"""Preparing against a loop over Pillow.    python -m benchmarks.preparing    (three minutes)
 
-Both sides read the same files, bring them to one size and write JPEGs of one quality: the loop one file an image, as
-written by hand; `prepare` shards, with splits, checks, statistics and digests. Pictures are made up, with as many bytes
-a pixel as photographs. The last lines are for the design size, 1.3 million images: the memory that a process
-takes for one of its shards is measured, the times are extrapolated.
+Both sides read the same files, bring them to one size and write JPEGs of one quality, the same to a grey level or two:
+the loop one file an image, as written by hand; `prepare` shards, with splits, checks, statistics and digests. Pictures
+are made up, with as many bytes a pixel as photographs. The last lines are for the design size, 1.3 million images: the
+memory that a process takes for one of its shards is measured, the times are extrapolated.
 """
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from io import BytesIO
 from itertools import count, cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +20,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from benchmarks.timing import in_turn, ratio
+from benchmarks.lines import Line, faster, figure, note, show
+from benchmarks.timing import in_turn
+from pipeline.artifacts import shards
 from pipeline.config import Config, Machine, load
 from pipeline.datasets import Source
 from pipeline.preparing import declare, open_source, prepare_dataset
@@ -29,20 +32,22 @@ from pipeline.shard_writing import Part, Recipe, Record, rows_of_shard, write_pa
 DESIGN = 1_300_000
 PROCESSES = 16  # of a machine for which times are extrapolated
 QUALITY = 95
-ROUNDS = 2
+ROUNDS = 3
 GRAIN = 10  # of noise, in grey levels
 
 
-def main() -> None:
-    print(f"preparing: fastest of {ROUNDS} rounds, measured in turn; x: the loop's time as a multiple of ours")
+def lines() -> Iterator[Line]:
     with TemporaryDirectory() as folder:
-        large = _compare("1,000 JPEG files of 256 px -> 224 px", Path(folder) / "large", 1000, 256, 224, "jpg")
-        _compare("4,000 PNG files of 64 px", Path(folder) / "small", 4000, 64, 64, "png")
-        _design_size(Path(folder) / "large", 224, large)
+        seconds = yield from _compared(
+            "1,000 JPEG files of 256 px → 224", Path(folder) / "large", 1000, 256, 224, "jpg"
+        )
+        yield from _compared("4,000 PNG files of 64 px", Path(folder) / "small", 4000, 64, 64, "png")
+        yield from _design_size(Path(folder) / "large", 224, seconds)
 
 
-def _compare(title: str, folder: Path, images: int, drawn: int, size: int, suffix: str) -> float:
-    """Print how both sides do; give the CPU seconds that one of our processes takes for an image."""
+def _compared(case: str, folder: Path, images: int, drawn: int, size: int, suffix: str) -> Generator[Line, None, float]:
+    """Both sides' lines; what returns is the CPU seconds that one of our processes takes for an image."""
+    note(case)
     files = _draw(folder, images, drawn, suffix)
     config = _config(folder, size)
     source = open_source("made", config, Machine())
@@ -54,13 +59,25 @@ def _compare(title: str, folder: Path, images: int, drawn: int, size: int, suffi
         "their start": lambda: list(in_processes(_begin, None, range(2), 2, 0)),
     }
     times = in_turn(ways, ROUNDS)
-    loop, one, two, start = (times[name] for name in ways)
-    print(
-        f"{title}: loop {images / min(loop.wall):,.0f} images/s; prepare {images / min(one.wall):,.0f} = "
-        f"{ratio(loop, one)} x; with 2 processes {images / min(two.wall):,.0f} = "
-        f"{min(loop.wall) / min(two.wall):.2f} x, of which {min(start.wall):.1f} s of {min(two.wall):.1f} s start them"
-    )
-    return min(one.cpu) / images
+    _agree(folder / "loop", folder / "one-0", size)
+    loop, start = times["loop"], min(times["their start"].wall)
+    yield faster(8, f"prepare, {case}: one process", "a loop over Pillow", times["prepare"], loop)
+    what = f"prepare, {case}: two processes, {start:.1f} s of it to start them"
+    yield faster(8, what, "a loop over Pillow", times["2 processes"], loop, clock="wall")
+    return min(times["prepare"].cpu) / images
+
+
+def _agree(loop: Path, prepared: Path, size: int) -> None:
+    """Both sides store the same pictures, up to how they shrink them."""
+    cells = {}
+    for split in ("train", "val", "test"):
+        table = pa.concat_tables(pa.ipc.open_file(str(path)).read_all() for path in shards("made", split, prepared))
+        cells |= dict(zip(table["id"].to_pylist(), table["image"].to_pylist(), strict=True))
+    for name, cell in sorted(cells.items())[:20]:
+        ours = np.asarray(Image.open(BytesIO(cell)), dtype=int)
+        theirs = np.asarray(Image.open(loop / f"{Path(name).stem}.jpg"), dtype=int)
+        assert ours.shape == (size, size, 3)
+        assert np.abs(ours - theirs).mean() < 2, name
 
 
 def _begin(_shared: None, item: int) -> int:
@@ -103,7 +120,7 @@ def _prepare(source: Source, config: Config, folder: Path, processes: int) -> No
     prepare_dataset(declare("made", config, source), source, config, machine, folder, lambda _: None)
 
 
-def _design_size(folder: Path, side: int, seconds: float) -> None:
+def _design_size(folder: Path, side: int, seconds: float) -> Iterator[Line]:
     """Write one shard of the design size in a process of its own, from the same files over and over."""
     config = _config(folder, side)
     source = open_source("made", config, Machine())
@@ -112,13 +129,14 @@ def _design_size(folder: Path, side: int, seconds: float) -> None:
     part = Part(key="one", rows=list(islice(cycle(source.rows()), rows)))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         record, peak = pool.submit(_measured, Recipe(source=source, folder=folder, **facts), part).result()
-    shards = -(-DESIGN // rows)
-    print(
-        f"{DESIGN:,} images of {side} px: {shards} shards of {rows:,} images, here {record.bytes / 2**20:.0f} MiB; a"
-        f" process takes {peak / 2**10:.0f} MiB at most\n"
-        f"extrapolated from 1 process: {DESIGN * seconds / 60:.0f} min, {DESIGN * seconds / 60 / PROCESSES:.0f} min"
-        f" with {PROCESSES} processes that wait for no disk; {shards * record.bytes / 1e9:.0f} GB"
+    shards_there = -(-DESIGN // rows)
+    case = f"prepare, {DESIGN:,} images of {side} px in {shards_there} shards"
+    yield figure(
+        8, f"{case}: memory of a process that writes one of {record.bytes / 2**20:.0f} MiB", "", [peak / 2**10], "MiB"
     )
+    yield figure(8, f"{case}: stored, extrapolated from one shard", "", [shards_there * record.bytes / 1e9], "GB")
+    what = f"{case}: time of {PROCESSES} processes that wait for no disk, extrapolated from one"
+    yield figure(8, what, "", [DESIGN * seconds / 60 / PROCESSES], "min")
 
 
 def _measured(recipe: Recipe, part: Part) -> tuple[Record, int]:
@@ -126,4 +144,4 @@ def _measured(recipe: Recipe, part: Part) -> tuple[Record, int]:
 
 
 if __name__ == "__main__":
-    main()
+    show(lines())

@@ -1,14 +1,12 @@
-"""RSA against what one would use instead.    python -m benchmarks.rsa    (about a minute)
+"""RSA against what one would use instead.    python -m benchmarks.rsa    (about 6 minutes, 2 without rsatoolbox)
 
 Dissimilarities of the images' features beside numpy.corrcoef, a loop over scipy's pearsonr and rsatoolbox; Spearman's
 correlation of the RDMs beside a loop over scipy's spearmanr and rsatoolbox. A loop runs over some of its pairs alone
-and its time is scaled to all of them. rsatoolbox is left out where it isn't installed. The claims: RDMs about 20 x
-as fast as rsatoolbox and 1.3 x as numpy.corrcoef with an error of at most 5e-6, Spearman at least 8 x as fast as
-rsatoolbox and 13 x as scipy.
+and its time is scaled to all of them. Errors are the largest ones, against float64. rsatoolbox is left out where it
+isn't installed; `make bench` installs it.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,81 +18,83 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from benchmarks.timing import Times, in_turn, ratio
+from benchmarks.lines import Goal, Line, faster, figure, note, show
+from benchmarks.timing import in_turn
 from models.rsa import affinity, rdm
 
-FEATURES = ((500, 20_000), (1000, 20_000))  # images, features
-TASKS = ((500, 5), (500, 40))  # images, tasks
-ROUNDS = 2
+FEATURES = ((500, 20_000, 5), (1000, 20_000, 3), (2000, 20_000, 1))  # images, features, rounds
+TASKS = ((500, 5, 5), (500, 40, 3))  # images, tasks, rounds
 PAIRS = 100
-TOOLBOX = find_spec("rsatoolbox") is not None
+OURS = "ours"
+TOOLBOX = "rsatoolbox"
+ERROR = Goal(most=5e-6)
+RDM_GOALS = {"numpy.corrcoef": Goal(least=1.3), TOOLBOX: Goal(least=20)}
+AFFINITY_GOALS = {"scipy's spearmanr": Goal(least=13), TOOLBOX: Goal(least=8)}
 
 Ways = Mapping[str, Callable[[], np.ndarray]]
 
 
-def main() -> None:
+def lines() -> Iterator[Line]:
     torch.set_num_threads(1)
-    print(f"rsa: 1 thread; fastest of {ROUNDS} rounds, then how many times as long as ours; loops from {PAIRS} pairs")
-    if not TOOLBOX:
-        print("rsatoolbox is not installed and left out: `make bench` installs it")
-    for images, number in FEATURES:
+    if not _has_toolbox():
+        note("rsatoolbox is not installed and left out: `make bench` installs it")
+    for images, number, rounds in FEATURES:
         features = torch.randn(images, number, generator=torch.Generator().manual_seed(0)).sub(1).relu()
-        _compare_rdms(features)
-    for images, tasks in TASKS:
-        _compare_affinities(_related_rdms(images, tasks))
+        yield from _rdm_lines(features, rounds)
+    for images, tasks, rounds in TASKS:
+        yield from _affinity_lines(_related_rdms(images, tasks), rounds)
 
 
-def _compare_rdms(features: Tensor) -> None:
+def _rdm_lines(features: Tensor, rounds: int) -> Iterator[Line]:
     images, number = features.shape
     rows = features.numpy()
     ways = {
-        "models.rsa.rdm": lambda: rdm(features).numpy(),
+        OURS: lambda: rdm(features).numpy(),
         "numpy.corrcoef": lambda: 1 - np.corrcoef(rows),
-        "scipy pearsonr loop": lambda: _loop(rows, _pearsonr),
+        "scipy's pearsonr": lambda: _loop(rows, _pearsonr),
     }
-    if TOOLBOX:
-        ways["rsatoolbox calc_rdm"] = lambda: _toolbox_rdm(rows)
+    if _has_toolbox():
+        ways[TOOLBOX] = lambda: _toolbox_rdm(rows)
     exact = 1 - _correlation(rows)
-    _report(f"RDM, {images} images x {number} features", ways, exact)
+    yield from _compared(f"RDM of {images} images × {number:,} features", ways, exact, rounds, RDM_GOALS)
 
 
-def _compare_affinities(rdms: Tensor) -> None:
+def _affinity_lines(rdms: Tensor, rounds: int) -> Iterator[Line]:
     tasks, images, _ = rdms.shape
     upper = np.triu_indices(images, k=1)
     triangles = np.stack([matrix[upper] for matrix in rdms.numpy()])
     ways = {
-        "models.rsa.affinity": lambda: affinity(rdms[:, None])[0].numpy(),
-        "scipy spearmanr loop": lambda: _loop(triangles, _spearmanr),
+        OURS: lambda: affinity(rdms[:, None])[0].numpy(),
+        "scipy's spearmanr": lambda: _loop(triangles, _spearmanr),
     }
-    if TOOLBOX:
-        ways["rsatoolbox compare"] = lambda: _toolbox_spearman(triangles)
+    if _has_toolbox():
+        ways[TOOLBOX] = lambda: _toolbox_spearman(triangles)
     exact = _correlation(stats.rankdata(triangles, axis=1))
-    _report(f"Spearman, {tasks} RDMs of {images} images", ways, exact)
+    yield from _compared(f"affinity of {tasks} RDMs of {images} images", ways, exact, rounds, AFFINITY_GOALS)
 
 
-def _report(title: str, ways: Ways, exact: np.ndarray) -> None:
-    """Print every way's time, its ratio to the first, and its largest error against float64."""
+def _compared(what: str, ways: Ways, exact: np.ndarray, rounds: int, goals: Mapping[str, Goal]) -> Iterator[Line]:
+    """How many times as fast ours is as each other way, and its error."""
     results: dict[str, np.ndarray] = {}
-    times = in_turn({name: partial(_keep, results, name, way) for name, way in ways.items()}, ROUNDS)
-    ours = next(iter(ways))
-    pairs = len(exact) * (len(exact) - 1) / 2
-    print(title)
+    times = in_turn({name: partial(_keep, results, name, way) for name, way in ways.items()}, rounds)
+    pairs = len(exact) * (len(exact) - 1) // 2
     for name in ways:
-        taken, scaled = times[name], ""
-        if "loop" in name and pairs > PAIRS:
-            taken, scaled = _scaled(taken, pairs / PAIRS), ", extrapolated"
-        error = np.nanmax(np.abs(results[name] - exact))
-        print(f"  {name}: {taken.text}{scaled}; x {ratio(taken, times[ours])}; error {error:.1e}")
+        if name == OURS:
+            error = float(np.abs(results[name] - exact).max())
+            yield figure(6, f"error, {what}", "float64", [error], "", ERROR)
+            continue
+        in_loop = name.startswith("scipy")
+        run = min(PAIRS, pairs) if in_loop else pairs
+        beside = f"{name}, pair by pair ({run} of {pairs:,} pairs timed)" if in_loop else name
+        yield faster(6, what, beside, times[OURS], times[name].scaled(pairs / run), goal=goals.get(name))
+
+
+def _has_toolbox() -> bool:
+    return find_spec(TOOLBOX) is not None
 
 
 def _keep(results: dict[str, np.ndarray], name: str, way: Callable[[], np.ndarray]) -> None:
     results[name] = way()
-
-
-def _scaled(times: Times, factor: float) -> Times:
-    return replace(
-        times, wall=tuple(wall * factor for wall in times.wall), cpu=tuple(cpu * factor for cpu in times.cpu)
-    )
 
 
 def _correlation(rows: np.ndarray) -> np.ndarray:
@@ -141,4 +141,4 @@ def _related_rdms(images: int, tasks: int) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    show(lines())

@@ -1,14 +1,14 @@
-"""A step of TAPS against plain fine-tuning and the paper's own code.    python -m benchmarks.taps    (about 7 minutes)
+"""A step of TAPS against plain fine-tuning and the paper's own formulation.    python -m benchmarks.taps    (8 minutes)
 
 The same network, images and optimiser; one task on a frozen base. "Paper" adds 1[s >= τ] δ to the weights in every
-layer's forward pass (Algorithm 2, App. F). The claims: a step takes at most 1.10 x the time of plain fine-tuning, a
-merged network 1.00 x that of a plain one. On a GPU steps run under bf16 autocast and the clock counts, else CPU time.
+layer's forward pass (Algorithm 2, App. F); its outputs and its gradients have to be ours. The work on weights alone is
+a step without images: gradients of the effective weights stand ready, gates and optimiser act on them. Memory is what
+stays between steps and the rise within one. On a GPU steps run under bf16 autocast and the clock counts, else CPU time
+of one thread.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from statistics import median
-from time import process_time
 from typing import Any
 
 import torch
@@ -16,57 +16,53 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.timing import Times, in_turn
+from benchmarks.lines import Goal, Line, figure, longer, note, show
+from benchmarks.timing import in_turn
 from models.sharing import SharedModel
 from models.sharing.branched import BranchedModel
 from models.sharing.taps import TapsModel
 from models.spec import BackboneSpec, Column, ModelSpec, TaskSpec
 
-CASES = (("resnet50", 8), ("vit_small_patch16_224", 8))
-ROUNDS = 4
-SIZE = (224, 224)
+CASES = (("resnet50", 224, 8), ("vit_small_patch16_224", 224, 8), ("resnet18", 64, 32))  # backbone, pixels, batch
+ROUNDS = 6
 TASK = "one"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CLOCK, STEP_GOAL = ("wall", Goal(most=1.02)) if DEVICE == "cuda" else ("cpu", Goal(most=1.05))
 REPEATS = 20 if DEVICE == "cuda" else 1  # steps in a round
 THRESHOLD = 0.1
+PLAIN, OPEN, HALF, PAPER = "plain", "TAPS, all gates open", "TAPS, every other gate open", "paper, all gates open"
 
-Step = Callable[[], None]
 
-
-def main() -> None:
+def lines() -> Iterator[Line]:
     torch.set_num_threads(1)
-    where = f"{torch.cuda.get_device_name()}, bf16" if DEVICE == "cuda" else "1 thread"
-    print(f"taps: {where}; median ratio of {ROUNDS} rounds to plain fine-tuning (ratio of the fastest rounds)")
-    for backbone, batch in CASES:
-        images = torch.rand(batch, 3, *SIZE, device=DEVICE)
-        networks = _networks(backbone)
-        print(f"{backbone} {SIZE[0]} px, batch {batch}")
-        _train(networks, images)
-        _predict(networks, images)
+    for backbone, pixels, batch in CASES:
+        images = torch.rand(batch, 3, pixels, pixels, device=DEVICE)
+        networks = _networks(backbone, pixels)
+        _agree(networks, images)
+        case = f"{backbone} {pixels} px, batch {batch}"
+        note(case)
+        yield from _steps(networks, images, case)
+        yield from _weights_alone(networks, case)
 
 
-def _networks(backbone: str) -> dict[str, SharedModel]:
-    paper = BranchedModel(_spec("branched", backbone))
-    _adapt(paper.blocks)
-    networks: dict[str, SharedModel] = {
-        "plain": BranchedModel(_spec("branched", backbone)),
-        "TAPS, all gates open": TapsModel(_spec("taps", backbone)),
-        "TAPS, every other open": TapsModel(_spec("taps", backbone)),
-        "paper, all gates open": paper,
-    }
-    half = networks["TAPS, every other open"]
-    assert isinstance(half, TapsModel)
+def _networks(backbone: str, pixels: int) -> dict[str, SharedModel]:
+    taps = {name: TapsModel(_spec("taps", backbone, pixels)) for name in (OPEN, HALF)}
     with torch.no_grad():
-        half.of().scores[::2] = 0.05
+        taps[HALF].of().scores[::2] = 0.05
+    paper = BranchedModel(_spec("branched", backbone, pixels))
+    _adapt(paper.blocks)
+    networks: dict[str, SharedModel] = {PLAIN: BranchedModel(_spec("branched", backbone, pixels)), **taps, PAPER: paper}
+    for network in (networks[PLAIN], taps[HALF]):
+        network.heads.load_state_dict(taps[OPEN].heads.state_dict())
     return {name: network.to(DEVICE) for name, network in networks.items()}
 
 
-def _spec(strategy: str, backbone: str) -> ModelSpec:
+def _spec(strategy: str, backbone: str, pixels: int) -> ModelSpec:
     column = Column(layout="class", classes=tuple("abcdefghij"))
     task = TaskSpec(name=TASK, kind="classification", dataset="photos", column_name=TASK, column=column)
     return ModelSpec(
         strategy=strategy,
-        backbone=BackboneSpec(name=backbone, locations=4, size=SIZE),
+        backbone=BackboneSpec(name=backbone, locations=4, size=(pixels, pixels)),
         tasks=(task,),
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
@@ -95,12 +91,14 @@ class _Adaptive(nn.Module):
         self.residual = nn.Parameter(torch.zeros_like(layer.weight))
         self.score = nn.Parameter(torch.tensor([0.15]))
 
-    def forward(self, states: Tensor) -> Tensor:
+    def weight(self) -> Tensor:
         gate: Any = _Binarise.apply(self.score)
-        weight = self.layer.weight + gate * self.residual
+        return self.layer.weight + gate * self.residual
+
+    def forward(self, states: Tensor) -> Tensor:
         if isinstance(self.layer, nn.Conv2d):
-            return self.layer._conv_forward(states, weight, self.layer.bias)
-        return functional.linear(states, weight, self.layer.bias)
+            return self.layer._conv_forward(states, self.weight(), self.layer.bias)
+        return functional.linear(states, self.weight(), self.layer.bias)
 
 
 def _adapt(module: nn.Module) -> None:
@@ -111,17 +109,81 @@ def _adapt(module: nn.Module) -> None:
             _adapt(child)
 
 
-def _train(networks: dict[str, SharedModel], images: Tensor) -> None:
+def _agree(networks: dict[str, SharedModel], images: Tensor) -> None:
+    """From the same weights both formulations give one output, and each residual and each score one gradient."""
+    taps, paper = networks[OPEN], networks[PAPER]
+    assert isinstance(taps, TapsModel)
+    state = {
+        f"blocks.{d}.0.{name}": tensor
+        for d, block in enumerate(taps.base)
+        for name, tensor in block.state_dict().items()
+    }
+    state |= {name: tensor for name, tensor in taps.state_dict().items() if name.startswith("heads.")}
+    own = {name.replace(".layer.", "."): tensor for name, tensor in paper.state_dict().items()}
+    with torch.no_grad():
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
+    adaptive = {name.removesuffix(".layer"): layer for name, layer in _adaptives(paper).items()}
+    weights = dict(zip((name for layer in taps.layers for name in layer.parameters), taps.of().weights, strict=True))
+    for name, weight in weights.items():
+        if name.endswith("weight"):
+            with torch.no_grad():
+                change = 0.01 * torch.randn_like(weight) * weight.std()
+                weight.add_(change)
+                adaptive[_path(name)].residual.copy_(change)
+    given = {}
+    for network in (taps, paper):
+        network.double().eval()
+        given[network] = network(images.double())[TASK]
+        given[network].square().mean().backward()
+    torch.testing.assert_close(given[taps], given[paper])
+    scores = taps.of().scores.grad
+    assert scores is not None
+    for layer, score in zip(taps.layers, scores, strict=True):
+        name = next(name for name in layer.parameters if name.endswith("weight"))
+        residual, theirs = adaptive[_path(name)].residual.grad, adaptive[_path(name)].score.grad
+        assert theirs is not None
+        torch.testing.assert_close(weights[name].grad, residual)
+        if len(layer.parameters) == 1:  # the paper's residual has no bias
+            torch.testing.assert_close(score, theirs[0])
+    for network in (taps, paper):
+        network.zero_grad()
+        network.float().train()
+
+
+def _adaptives(network: nn.Module) -> dict[str, "_Adaptive"]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, _Adaptive)}
+
+
+def _path(name: str) -> str:
+    """A gated weight's layer in the branched network."""
+    location, _, path = name.removesuffix(".weight").partition(".")
+    return f"blocks.{location}.0.{path}"
+
+
+def _optimiser(network: SharedModel) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.optim.SGD(trained, lr=1e-5, momentum=0.9, fused=True)
+
+
+def _steps(networks: dict[str, SharedModel], images: Tensor, case: str) -> Iterator[Line]:
     labels = torch.arange(len(images), device=DEVICE) % 10
-    steps: dict[str, Step] = {}
-    for name, network in networks.items():
-        trained = [parameter for parameter in network.train().parameters() if parameter.requires_grad]
-        optimiser = torch.optim.SGD(trained, lr=1e-5, momentum=0.9, fused=True)
-        steps[name] = partial(_step, network, optimiser, images, labels)
+    steps = {
+        name: partial(_step, network.train(), _optimiser(network), images, labels) for name, network in networks.items()
+    }
     times = in_turn({name: partial(_repeat, step) for name, step in steps.items()}, ROUNDS)
-    memory = {name: _state(steps[name]) + _rise(steps[name]) for name in steps}  # after the rounds: momentum is there
-    for name in networks:
-        print(f"  step, {name}: {_compared(times, name)}; {memory[name] / 2**20:.0f} MiB")
+    for name in (OPEN, HALF, PAPER):
+        goal = None if name == PAPER else STEP_GOAL
+        yield longer(2, f"step, {case}: {name}", "plain fine-tuning", times[name], times[PLAIN], clock=CLOCK, goal=goal)
+    memory = {name: _state(step) + _rise(step) for name, step in steps.items()}  # after the rounds: momentum is there
+    taps = networks[OPEN]
+    assert isinstance(taps, TapsModel)
+    gated = sum(tensor.numel() * tensor.element_size() for tensor in taps.of().state_dict().values())
+    for name in (OPEN, PAPER):
+        more = (memory[name] - memory[PLAIN]) / gated
+        goal = Goal(most=1.0) if name == OPEN else None
+        what = f"memory of a step beyond plain fine-tuning's {memory[PLAIN] / 2**20:.0f} MiB, {case}: {name}"
+        yield figure(2, what, f"the task's own layers, {gated / 2**20:.0f} MiB", [more], "×", goal)
 
 
 def _step(network: SharedModel, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
@@ -132,32 +194,81 @@ def _step(network: SharedModel, optimiser: torch.optim.Optimizer, images: Tensor
     optimiser.step()
 
 
-def _repeat(step: Step) -> None:
+def _repeat(step: Callable[[], None]) -> None:
     for _ in range(REPEATS):
         step()
     if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 
-def _compared(times: dict[str, Times], name: str) -> str:
-    mine, base = (_spent(times[way]) for way in (name, "plain"))
-    ratios = [one / other for one, other in zip(mine, base, strict=True)]
-    return f"{min(mine) / REPEATS:.3f} s, x {median(ratios):.3f} ({min(mine) / min(base):.3f})"
+def _weights_alone(networks: dict[str, SharedModel], case: str) -> Iterator[Line]:
+    taps, paper = networks[OPEN], networks[PAPER]
+    assert isinstance(taps, TapsModel)
+    names = [name for layer in taps.layers for name in layer.parameters]
+    effective: dict[str, Callable[[], list[Tensor]]] = {
+        PLAIN: list,
+        OPEN: lambda: [found[name] for found in [taps.of().tensors(taps.base)] for name in names],
+        PAPER: lambda: [layer.weight() for layer in _adaptives(paper).values()],
+    }
+    ways = {name: partial(_repeat, _on_weights(networks[name], way)) for name, way in effective.items()}
+    times = in_turn(ways, 2 * ROUNDS)
+    what = f"work on weights alone, {case}"
+    yield longer(2, what, "the paper's", times[OPEN], times[PAPER], clock=CLOCK, goal=Goal(most=0.25))
+    yield longer(2, what, "plain SGD's", times[OPEN], times[PLAIN], clock=CLOCK)
+    parameters = REPEATS * sum(weight.numel() for weight in taps.of().weights)
+    for name in (OPEN, PAPER):
+        pairs = zip(times[name].of(CLOCK), times[PLAIN].of(CLOCK), strict=True)
+        beyond = [(one - plain) / parameters * 1e9 for one, plain in pairs]
+        yield figure(2, f"the same beyond plain SGD's, a gated weight: {name}", "", beyond, "ns")
 
 
-def _spent(times: Times) -> Sequence[float]:
-    return times.wall if DEVICE == "cuda" else times.cpu
+class _Given(torch.autograd.Function):
+    """Effective weights -> a loss whose gradients stand ready, and are held by nothing else, as in a real step."""
+
+    @staticmethod
+    def forward(ctx: Any, ready: list[list[Tensor]], *_weights: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.ready = ready
+        return torch.zeros((), device=DEVICE)
+
+    @staticmethod
+    def backward(ctx: Any, _gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None, *ctx.ready.pop()
 
 
-def _state(step: Step) -> int:
+def _on_weights(network: SharedModel, effective: Callable[[], list[Tensor]]) -> Callable[[], None]:
+    """Gates and optimiser where all gradients stand ready: those of the effective weights, and of all other ones."""
+    optimiser = _optimiser(network)
+    weights = effective()
+    ready = [[torch.randn_like(weight) for weight in weights] for _ in range((2 * ROUNDS + 1) * REPEATS)]
+    gated = [parameter for name, parameter in network.named_parameters() if _is_gated(name)]
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+
+    def step() -> None:
+        for parameter in gated:
+            parameter.grad = None
+        if gated:
+            loss: Any = _Given.apply(ready, *effective())
+            loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def _is_gated(name: str) -> bool:
+    return ".weights." in name or name.endswith((".scores", ".residual", ".score"))
+
+
+def _state(step: "partial[None]") -> int:
     """Bytes that stay between steps: weights, statistics, momentum; gradients are counted where a step makes them."""
-    network, optimiser = step.args[:2]  # pyright: ignore[reportFunctionMemberAccess]
+    network, optimiser = step.args[:2]
     optimiser.zero_grad()
     momentum = [value for state in optimiser.state.values() for value in state.values() if isinstance(value, Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in (*network.state_dict().values(), *momentum))
 
 
-def _rise(step: Step) -> int:
+def _rise(step: "partial[None]") -> int:
     """Bytes by which a step's peak is above its beginning."""
     if DEVICE == "cuda":
         before = torch.cuda.memory_allocated()
@@ -175,24 +286,5 @@ def _rise(step: Step) -> int:
     return peak
 
 
-@torch.inference_mode()
-def _predict(networks: dict[str, SharedModel], images: Tensor) -> None:
-    taps = networks["TAPS, all gates open"].eval()
-    assert isinstance(taps, TapsModel)
-    ways = {
-        "plain": networks["plain"].eval(),
-        "TAPS, merged": taps.merged(),
-        "TAPS, not merged": taps,
-        "paper, not merged": networks["paper, all gates open"].eval(),
-    }
-    times = in_turn({name: partial(_repeat, partial(network, images)) for name, network in ways.items()}, ROUNDS)
-    for name in ways:
-        print(f"  inference, {name}: {_compared(times, name)}")
-    started = process_time()
-    for _ in range(100):
-        taps.of().tensors(taps.base)
-    print(f"  another task's tensors to put in place: {10 * (process_time() - started):.2f} ms")
-
-
 if __name__ == "__main__":
-    main()
+    show(lines())

@@ -1,9 +1,8 @@
 """Several ways of doing one thing -> their times, measured in turn: a busy machine is then as slow for all of them."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from statistics import median
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,9 +12,14 @@ class Times:
     wall: tuple[float, ...]
     cpu: tuple[float, ...]
 
-    @property
-    def text(self) -> str:
-        return f"{min(self.wall):.3f} s (median {median(self.wall):.3f}, CPU {min(self.cpu):.3f})"
+    def of(self, clock: str) -> Sequence[float]:
+        """The rounds by `wall` or `cpu`."""
+        return self.wall if clock == "wall" else self.cpu
+
+    def scaled(self, factor: float) -> "Times":
+        """The times of so many times as much, of which a part was run."""
+        longer = {clock: tuple(seconds * factor for seconds in self.of(clock)) for clock in ("wall", "cpu")}
+        return replace(self, **longer)
 
 
 def in_turn(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Times]:
@@ -34,8 +38,3 @@ def in_turn(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
         name: Times(wall=tuple(wall for wall, _ in taken[1:]), cpu=tuple(cpu for _, cpu in taken[1:]))
         for name, taken in spent.items()
     }
-
-
-def ratio(left: Times, right: Times) -> str:
-    """How many times as long the left way takes, by the fastest round, on the clock and in CPU time."""
-    return f"{min(left.wall) / min(right.wall):.2f} (CPU {min(left.cpu) / min(right.cpu):.2f})"

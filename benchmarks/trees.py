@@ -1,42 +1,53 @@
-"""The tree searches against brute force.    python -m benchmarks.trees    (about two minutes)
+"""The tree searches against brute force.    python -m benchmarks.trees    (about 3 minutes)
 
-The exact search proves the whole Pareto front. Beside it stands what the paper does, `BranchTree.cost` over all trees;
-from 10 tasks on that is walked for a few seconds only and extrapolated by the number of trees. At 6 tasks both are run
-to their end and must give the same front. 40 tasks are beyond proof: there the beam's gap to a proved bound is shown.
-All times are CPU seconds of this process, on one thread, with the compiled code loaded beforehand.
+The exact search proves the whole Pareto front. Beside it stands what the paper does, `BranchTree.cost` over all trees,
+of which the first some are walked and their time is scaled to the number of all; and our own walk over all trees of six
+tasks, scaled likewise. At 6 tasks both fronts must be the same. 40 tasks are beyond proof: there the beam's gap to a
+proved bound is shown. One thread; the compiled code is loaded beforehand.
 """
 
-import math
-from time import process_time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
 
+from benchmarks.lines import Goal, Line, duration, faster, figure, show
+from benchmarks.timing import in_turn
 from models.branch_tree import task_distances
 from models.search_problem import Point, SearchResult, falling
 from models.tree_search import best_within, count_trees, enumerate_trees, pareto_front
 
-SIZES = [(6, 4), (10, 4), (12, 4), (14, 4)]
+LOCATIONS = 4
+TASKS = (8, 10, 12, 14)
+FEW = 6  # tasks whose trees are all walked
 MANY = (40, 5)
 GROWTH = 1.7  # each block is so much larger than the one before, as in a ResNet
-WALK_S = 3.0
-WALKED_WHOLE = 100_000  # trees
-TIMES_SHARED = [1.5, 2.0, 3.0, 5.0, 10.0]
-KINDS = ["random", "structured"]
+WALKED = 20_000  # trees
+TIMES_SHARED = (1.5, 2.0, 3.0, 5.0, 10.0)
+KINDS = ("random", "structured")
+ROUNDS = 3
+RATIOS = {10: Goal(least=1e4)}  # by tasks
+SECONDS = {14: Goal(most=60)}
 
 
-def main() -> None:
+def lines() -> Iterator[Line]:
     torch.set_num_threads(1)
-    _exact(_affinity("random", 3, 3))
-    for tasks, locations in SIZES:
-        for kind in KINDS:
-            _against_walk(kind, tasks, locations)
-    _beam(_affinity("structured", 3, 3))
     for kind in KINDS:
-        _gap(kind, *MANY)
+        few = affinities(kind, FEW, LOCATIONS)
+        whole = _walk(few, count_trees(FEW, LOCATIONS))
+        for method in ("exact", "exhaustive"):
+            assert [(p.tree, p.budget) for p in whole] == [(p.tree, p.budget) for p in front(few, method).points]
+    for tasks in TASKS:
+        for kind in KINDS:
+            yield from _exact_lines(kind, tasks)
+    for kind in KINDS:
+        yield _gap(kind, *MANY)
 
 
-def _affinity(kind: str, tasks: int, locations: int) -> np.ndarray:
+def affinities(kind: str, tasks: int, locations: int) -> np.ndarray:
     """Random: each affinity drawn alone. Structured: a random tree of tasks that part more and more with depth."""
     rng = np.random.default_rng(0)
     distances = rng.random((locations, tasks, tasks))
@@ -63,76 +74,61 @@ def _costs(affinity: np.ndarray) -> tuple[list[float], list[float]]:
     return [round(100 * GROWTH**location) for location in range(locations)], [1] * tasks
 
 
-def _exact(affinity: np.ndarray) -> SearchResult:
-    return pareto_front(affinity.tolist(), *_costs(affinity), method="exact")
+def front(affinity: np.ndarray, method: str) -> SearchResult:
+    """The front of trees whose blocks grow with depth, and whose heads cost next to nothing."""
+    return pareto_front(affinity.tolist(), *_costs(affinity), method=method)
 
 
-def _beam(affinity: np.ndarray) -> SearchResult:
-    return pareto_front(affinity.tolist(), *_costs(affinity), method="beam")
-
-
-def _against_walk(kind: str, tasks: int, locations: int) -> None:
-    affinity = _affinity(kind, tasks, locations)
-    started = process_time()
-    result = _exact(affinity)
-    exact_s = process_time() - started
-    total = count_trees(tasks, locations)
-    points, walked, walk_s = _walk(affinity, math.inf if total <= WALKED_WHOLE else WALK_S)
-    share = walked / total
-    if share == 1:
-        assert [(p.tree, p.budget) for p in points] == [(p.tree, p.budget) for p in result.points]
-        shown = f"all trees {walk_s:.2f} s, the same front"
-    else:
-        shown = f"all trees {_span(walk_s / share)}, extrapolated from {walked:,} trees in {walk_s:.1f} s"
-    print(
-        f"{tasks} tasks, {locations} locations, {kind}: exact {exact_s:.3f} s for {len(result.points)} points of "
-        f"{total:,} trees; {shown}; ratio {walk_s / share / exact_s:,.0f}"
+def _exact_lines(kind: str, tasks: int) -> Iterator[Line]:
+    affinity, few = affinities(kind, tasks, LOCATIONS), affinities(kind, FEW, LOCATIONS)
+    ways = {
+        "exact": partial(front, affinity, "exact"),
+        "walk": partial(_walk, affinity, WALKED),
+        "few": partial(front, few, "exhaustive"),
+    }
+    times = in_turn(ways, ROUNDS)
+    total, walked = count_trees(tasks, LOCATIONS), count_trees(FEW, LOCATIONS)
+    what = f"exact search, {tasks} tasks × {LOCATIONS} locations, {kind}"
+    sides = (
+        (f"all {total:,} trees, from {WALKED:,} walked", times["walk"].scaled(total / WALKED), RATIOS.get(tasks)),
+        (f"our own walk, from all {walked:,} trees of {FEW} tasks", times["few"].scaled(total / walked), None),
     )
+    for beside, base, goal in sides:
+        line = faster(7, what, beside, times["exact"], base, goal=goal)
+        yield replace(line, beside=f"{beside}: {duration(min(base.cpu))}")
+    yield replace(figure(7, f"{what}: time", "", times["exact"].cpu, "s", SECONDS.get(tasks)), clock="cpu")
 
 
-def _walk(affinity: np.ndarray, seconds: float) -> tuple[list[Point], int, float]:
-    """Affinities -> the front of the first trees in order, as many as fit the time; their number; the time."""
+def _walk(affinity: np.ndarray, most: int) -> list[Point]:
+    """Affinities -> the front of the first trees in order, as many as are asked for."""
     block_costs, head_costs = _costs(affinity)
     distances = task_distances(affinity.tolist())
     least: dict[tuple[int, ...], Point] = {}
-    started, walked = process_time(), 0
-    for tree in enumerate_trees(affinity.shape[1], affinity.shape[0]):
+    for tree in islice(enumerate_trees(affinity.shape[1], affinity.shape[0]), most):
         point = Point(tree, tree.cost_of(distances), tree.budget(block_costs, head_costs))
         known = least.setdefault(tree.branches, point)
         if point.cost < known.cost:
             least[tree.branches] = point
-        walked += 1
-        if walked % 100 == 0 and process_time() - started > seconds:
-            break
-    spent = process_time() - started
     trees = falling((point.budget, round(point.cost, 9), point.tree) for point in least.values())
-    return [least[tree.branches] for tree in trees], walked, spent
+    return [least[tree.branches] for tree in trees]
 
 
-def _span(seconds: float) -> str:
-    """Seconds in the unit in which one thinks of them."""
-    for unit, length in (("years", 365.25 * 86_400), ("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= length:
-            return f"{seconds / length:,.1f} {unit}"
-    return f"{seconds:.2f} s"
-
-
-def _gap(kind: str, tasks: int, locations: int) -> None:
-    affinity = _affinity(kind, tasks, locations)
-    started = process_time()
-    result = _beam(affinity)
-    spent = process_time() - started
-    shared = result.points[0].budget
+def _gap(kind: str, tasks: int, locations: int) -> Line:
+    """By how much of its cost the beam's tree may be above the best one, at several sizes."""
+    affinity = affinities(kind, tasks, locations)
+    found: list[SearchResult] = []
+    times = in_turn({"beam": lambda: found.append(front(affinity, "beam"))}, 1)
+    result = found[-1]
     gaps = []
-    for times in TIMES_SHARED:
-        point = best_within(result, times * shared)
+    for size in TIMES_SHARED:
+        point = best_within(result, size * result.points[0].budget)
         bound = result.lower_bounds[result.points.index(point)]
-        gaps.append(f"{times:g} x {point.cost:.3f} (gap {1 - bound / point.cost if point.cost else 0:.1%})")
-    print(
-        f"{tasks} tasks, {locations} locations, {kind}: beam and bound {spent:.1f} s for {len(result.points)} points; "
-        f"cost by size in shared trees, and its gap to the proved bound: {', '.join(gaps)}"
-    )
+        gaps.append(100 * (1 - bound / point.cost) if point.cost else 0.0)
+    ends = f"{TIMES_SHARED[0]:g} to {TIMES_SHARED[-1]:g}"
+    what = f"beam search, {tasks} tasks × {locations} locations, {kind}, at {ends} × the shared tree's size"
+    line = figure(7, what, "its proved bound, how far below in %", gaps, "%")
+    return replace(line, clock="cpu", took=duration(min(times["beam"].cpu)))
 
 
 if __name__ == "__main__":
-    main()
+    show(lines())

@@ -14,6 +14,11 @@ from torch.nn.functional import normalize
 
 from models.rank_correlation import centred, correlation, levels, mirrored, pearson, ranks, weighted_ranks
 
+ROWS = 32  # 1 MiB of a chunk
+MODERATE = (
+    1e10  # features whose range is at most that, and at least its inverse, have sums of squares that float32 holds
+)
+
 
 def rdm(
     features: Tensor,
@@ -32,11 +37,13 @@ def rdm(
     features_KF = features.detach().reshape(len(features), -1)
     chunks = partial(_chunks, features_KF, chunk, centre, device or features.device, name)
     mean_K, range_K = _spread(chunks(), features_KF.shape[1], name)
-    # Pearson ignores a shift and a scale per row; these two keep the sums of squares from cancelling and overflowing.
-    standard = ((part_KF - mean_K[:, None]).div_(range_K[:, None]) for part_KF in chunks())
+    # Pearson ignores a shift and a scale per row: the one keeps sums of squares from cancelling, the other, where it is
+    # needed, from overflowing.
+    extreme = bool(((range_K < 1 / MODERATE) | (range_K > MODERATE)).any())
     covariance_KK = torch.zeros(len(features), len(features), dtype=torch.float64, device=range_K.device)
-    for part_KF in standard:
-        covariance_KK += _products(part_KF)
+    for part_KF in chunks():
+        centred_KF = part_KF - mean_K[:, None]
+        covariance_KK += _products(centred_KF.div_(range_K[:, None]) if extreme else centred_KF)
     return (1 - correlation(covariance_KK)).to(_result_type(features))
 
 
@@ -101,13 +108,20 @@ def _chunks(features_KF: Tensor, chunk: int, centre: bool, device: torch.device,
 
 def _spread(chunks: Iterable[Tensor], features: int, name: str) -> tuple[Tensor, Tensor]:
     """Mean [K] and largest minus smallest feature [K] of every image, refused where Pearson is not defined."""
-    parts = [(part_KF.amin(1), part_KF.amax(1), part_KF.sum(1)) for part_KF in chunks]
-    low_CK, high_CK, sum_CK = (torch.stack(part) for part in zip(*parts, strict=True))
+    low_CK, high_CK, sum_CK = (torch.stack(part) for part in zip(*map(_extremes, chunks), strict=True))
     range_K = high_CK.amax(0) - low_CK.amin(0)
     mean_K = sum_CK.sum(0, dtype=torch.float64) / features
     _refuse(~(range_K.isfinite() & mean_K.isfinite()), name, "not finite")
     _refuse(range_K == 0, name, "constant (no variance)")
     return mean_K.to(range_K.dtype), range_K
+
+
+def _extremes(part_KF: Tensor) -> list[Tensor]:
+    """Smallest feature, largest feature and sum [K] of a chunk."""
+    # A few rows at a time fit a CPU's cache: memory is then read once and not three times.
+    rows = part_KF.split(ROWS if part_KF.device.type == "cpu" else len(part_KF))
+    found = [(some_KF.amin(1), some_KF.amax(1), some_KF.sum(1)) for some_KF in rows]
+    return [torch.cat(values) for values in zip(*found, strict=True)]
 
 
 def _refuse(bad_K: Tensor, name: str, what: str) -> None:
@@ -127,22 +141,28 @@ def _triangles(rdms: Tensor) -> Iterator[Tensor]:
     """The strict upper triangles [T, N] of one location after the other, refused where ranks have no correlation."""
     if rdms.dim() != 4 or rdms.shape[-1] != rdms.shape[-2]:
         raise ValueError(f"RDMs have shape {list(rdms.shape)}; expected [tasks, locations, images, images]")
+    above_N = _above_diagonal(rdms.shape[-1], rdms.device)
     for location, rdms_TKK in enumerate(rdms.unbind(1)):
-        triangles_TN = torch.stack([_triangle(rdm_KK) for rdm_KK in rdms_TKK])
+        triangles_TN = torch.stack([rdm_KK.reshape(-1).index_select(0, above_N) for rdm_KK in rdms_TKK])
         for task, triangle_N in enumerate(triangles_TN):
             where = f"rdms[task {task}, location {location}]"
-            if not triangle_N.isfinite().all():
+            ends = torch.stack(triangle_N.aminmax()) if len(triangle_N) else triangle_N
+            if not ends.isfinite().all():
                 raise ValueError(f"{where} holds values that are not finite")
-            if len(triangle_N) < 2 or triangle_N.min() == triangle_N.max():
+            if len(triangle_N) < 2 or ends[0] == ends[1]:
                 raise ValueError(f"{where} has no variance: all its {len(triangle_N)} dissimilarities are equal")
         yield triangles_TN
 
 
 def _triangle(matrix_KK: Tensor) -> Tensor:
     """The strict upper triangle [N]: with the zero diagonal, unrelated RDMs would look alike."""
-    images = len(matrix_KK)
-    first_N, second_N = torch.triu_indices(images, images, offset=1, device=matrix_KK.device)
-    return matrix_KK.reshape(-1).index_select(0, first_N * images + second_N)
+    return matrix_KK.reshape(-1).index_select(0, _above_diagonal(len(matrix_KK), matrix_KK.device))
+
+
+def _above_diagonal(images: int, device: torch.device) -> Tensor:
+    """The places [N] of the strict upper triangle in a flattened matrix [K, K]."""
+    first_N, second_N = torch.triu_indices(images, images, offset=1, device=device)
+    return first_N * images + second_N
 
 
 def _resampled(levels_TN: Tensor, counts_K: Tensor) -> Tensor:

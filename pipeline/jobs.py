@@ -27,7 +27,7 @@ SOURCES = (
         f"pipeline/{name}.py"
         for name in ("augment", "pixel_kernels", "decoding", "draws", "evaluate", "loading", "loop", "optimise", "step")
     ),
-    "pipeline/training_state.py",
+    *(f"pipeline/{name}.py" for name in ("gradient_averaging", "training_state")),
 )
 
 

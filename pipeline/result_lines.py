@@ -1,5 +1,6 @@
 """What a stage found -> the lines that it ends with."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from textwrap import fill
@@ -13,6 +14,7 @@ from pipeline.terminal import LABEL, LINE, folded
 Row = Mapping[str, Any]
 MANY = 12  # tasks that a line still names
 LONGEST = 64  # letters of a tree
+UNIT = re.compile(r"(?<=\d) (?=%|[kMG]\b)")  # no line ends between a number and its unit
 
 
 def metric_cells(values: Mapping[str, float], metrics: Mapping[str, str]) -> str:
@@ -85,7 +87,9 @@ def changed_lines(label: str, tasks: Sequence[str], matrix: Sequence[Sequence[fl
 def choice_lines(sentences: Iterable[tuple[str, str]]) -> str:
     """Map each budget and what to take at it to lines; how noise was measured stands on the page."""
     texts = [f"{budget}: {sentence}" for budget, sentence in sentences if budget != "noise"]
-    return "\n".join(fill(text, LINE - LABEL, subsequent_indent="  ", break_long_words=False) for text in texts)
+    held = (UNIT.sub("\u00a0", text) for text in texts)
+    lines = (fill(text, LINE - LABEL, subsequent_indent="  ", break_long_words=False) for text in held)
+    return "\n".join(lines).replace("\u00a0", " ")
 
 
 def value_cells(values: Mapping[str, float]) -> str:

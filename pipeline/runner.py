@@ -273,6 +273,7 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int 
         job = by_key[config["key"]]
         if machine.alone:  # Ray Train's local mode is refused inside a trial; the trial is the process that it would be
             error = run_job(job, with_threads(site, machine), until)
+            _leave_gpu(site)
         else:
             error = _fit_one(job, machine, site, until)
         tune.report({"error": error or ""})
@@ -285,7 +286,8 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int 
         param_space={"key": tune.grid_search(list(by_key))},
         tune_config=tune.TuneConfig(
             # A cluster that adds machines is asked for all that may run at once.
-            max_concurrent_trials=machine.jobs or len(jobs) if machine.autoscaling else min(machine.jobs or room, room)
+            max_concurrent_trials=machine.jobs or len(jobs) if machine.autoscaling else min(machine.jobs or room, room),
+            reuse_actors=machine.alone,  # a process goes from job to job: its start takes as long as many a small one
         ),
         run_config=tune.RunConfig(
             storage_path=f"{machine.storage}/tune",
@@ -299,6 +301,14 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int 
         if message and outcome.config:  # a trial that never began has none
             errors[outcome.config["key"]] = message
     return errors
+
+
+def _leave_gpu(site: Site) -> None:
+    """Give back GPU memory that torch keeps for later: the process stays, and others may share its GPU."""
+    if site.device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
 
 
 def _fit_one(job: TrainJob, machine: Machine, site: Site, until: int | None) -> str | None:

@@ -28,16 +28,22 @@ def take_step(job: TrainJob, site: Site, run: TrainingState, batches: Sequence[B
     `batches` are this rank's: its rows of a single draw, or the whole batches of its share of several.
     """
     run.optimiser.zero_grad(set_to_none=True)
+    if run.averaging is not None:
+        run.averaging.begin(_drawn(job, run))
     for place, batch in enumerate(batches):
         # dropout's seed: the same on resuming, and for all ranks of a draw, wherever it is taken
         draw = site.rank + place * site.world if job.draws > 1 else 0
         torch.manual_seed((job.seed * 1_000_003 + run.step) * 4099 + draw)
         if run.rows is not None:
             run.rows.images = next(images for name, *_, images in job.datasets if name == batch.dataset)
-        with _averaging(run.forward, last=place + 1 == len(batches)):
+        last = place + 1 == len(batches)
+        if run.averaging is not None:
+            run.averaging.draw(batch.dataset, last=last)
+        with _averaging(run.forward, last=last):
             (_objective(job, site, run, batch) / len(batches)).backward()
+    if run.averaging is not None:
+        run.averaging.finish()
     if site.world > 1:
-        _average_gradients(run.weighing, site.world)
         average_statistics(run.network)
     if job.train.clip:
         nn.utils.clip_grad_norm_(run.network.parameters(), job.train.clip)
@@ -62,7 +68,7 @@ def _objective(job: TrainJob, site: Site, run: TrainingState, batch: Batch) -> T
         together = torch.cat([counts, images_of_rank])
         dist.all_reduce(together)
         counts, all_images = together.split([len(counts), 1])
-        # DDP averages gradients over ranks, so a rank's share of a global mean is scaled up by the number of ranks.
+        # Ranks average their gradients, so a rank's share of a global mean is scaled up by the number of ranks.
         sums, share = sums * site.world, (images_of_rank * site.world / all_images)[0]
     losses = sums / torch.where(counts > 0, counts, 1)  # a count may be a sum of small weights
     places = [job.model.task_names.index(name) for name in names]
@@ -73,6 +79,12 @@ def _objective(job: TrainJob, site: Site, run: TrainingState, batch: Batch) -> T
     if job.lam and len(run.history) >= job.lam_warmup:
         objective = objective + job.lam * share * run.network.penalty(names)
     return objective
+
+
+def _drawn(job: TrainJob, run: TrainingState) -> set[str]:
+    """The data sets that the ranks together draw for the next step."""
+    numbers = range(run.step * job.draws, (run.step + 1) * job.draws)
+    return {job.datasets[run.order.dataset(number)[0]][0] for number in numbers}
 
 
 def _averaging(forward: nn.Module, *, last: bool) -> AbstractContextManager[None]:
@@ -86,23 +98,6 @@ def _follow(average: AveragedModel, network: nn.Module) -> None:
     for mine, theirs in zip(average.module.buffers(), network.buffers(), strict=True):
         if not mine.is_floating_point():
             mine.copy_(theirs)
-
-
-def _average_gradients(module: nn.Module, world: int) -> None:
-    """What DDP does for the network it wraps: gradients that a rank lacks count as zero, those that all lack stay away.
-
-    Ranks may have drawn different data sets, and must agree on what to add up.
-    """
-    parameters = list(module.parameters())
-    if not parameters:
-        return
-    used = torch.tensor([parameter.grad is not None for parameter in parameters], device=parameters[0].device).int()
-    dist.all_reduce(used)
-    for parameter, ranks in zip(parameters, used.tolist(), strict=True):
-        if ranks:
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= world
 
 
 def check_finite(job: TrainJob, site: Site, run: TrainingState, *, save: bool = False) -> bool:

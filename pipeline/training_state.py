@@ -17,6 +17,8 @@ from models.rank_noise import RankRows, share_noise
 from models.sharing import SHARING, SharedModel
 from pipeline.artifacts import shards
 from pipeline.checkpoints import Checkpoint, kept_weights
+from pipeline.draws import Draws
+from pipeline.gradient_averaging import GradientAveraging, start_alike
 from pipeline.jobs import TrainJob
 from pipeline.loading import Split
 from pipeline.optimise import build_optimiser
@@ -60,10 +62,11 @@ class EpochRecord:
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """What changes while a job trains; all of it but the network's forward wrapper stands in a checkpoint.
+    """What changes while a job trains; all of it but how ranks work together stands in a checkpoint.
 
-    `sums` are this rank's of an epoch's losses, and of the batches that they were taken over, by task. `best` names the
-    weights that are kept so far. Schedule, sampler and all random draws follow from `step` and the job's seed.
+    `averaging` is of the gradients that `forward` does not average itself. `sums` are this rank's of an epoch's losses,
+    and of the batches that they were taken over, by task. `best` names the weights that are kept so far. Schedule,
+    sampler and all random draws follow from `step` and the job's seed.
     """
 
     network: SharedModel
@@ -72,6 +75,8 @@ class TrainingState:
     average: AveragedModel | None
     optimiser: torch.optim.Optimizer
     val: Sequence[Split]
+    order: Draws
+    averaging: GradientAveraging | None = None
     rows: RankRows | None = None
     step: int = 0
     spent: float = 0.0
@@ -151,11 +156,10 @@ def begin(job: TrainJob, site: Site) -> TrainingState:
     if job.train.ema:
         average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(job.train.ema), use_buffers=True)
     forward: nn.Module = torch.compile(network) if site.compile else network  # pyright: ignore[reportAssignmentType]
-    if site.world > 1:
-        # A step leaves the heads and branches of data sets that it does not draw without a gradient.
-        some = len({task.dataset for task in job.model.tasks}) > 1
-        forward = DistributedDataParallel(forward, find_unused_parameters=some, broadcast_buffers=False)
     weighing = LOSS_WEIGHTS[job.loss_weights](list(network.tasks.values())).to(device)
+    averaging = None
+    if site.world > 1:
+        forward, averaging = _data_parallel(network, forward, weighing, site.world)
     return TrainingState(
         network=network.train(),
         forward=forward,
@@ -163,9 +167,25 @@ def begin(job: TrainJob, site: Site) -> TrainingState:
         average=average,
         optimiser=build_optimiser(network, job.train, more=list(weighing.parameters())),
         val=splits_of(job, site.prepared, "val"),
+        order=Draws([weight for _, _, weight, _ in job.datasets], job.seed),
+        averaging=averaging,
         rows=rows,
         sums=torch.zeros(2, len(job.model.tasks), device=device),
     )
+
+
+def _data_parallel(
+    network: SharedModel, forward: nn.Module, weighing: LossWeights, world: int
+) -> tuple[nn.Module, GradientAveraging | None]:
+    """Map a network, its forward pass and its loss weights to the pass for many ranks, and what averages the rest."""
+    rest = list(weighing.parameters())
+    if len({task.spec.dataset for task in network.tasks.values()}) > 1:
+        # A step leaves the heads and branches of data sets that it does not draw without a gradient.
+        start_alike(network)
+        rest = [*network.parameters(), *rest]
+    else:
+        forward = DistributedDataParallel(forward, broadcast_buffers=False)
+    return forward, GradientAveraging(rest, world) if rest else None
 
 
 def _refuse_batch_statistics(network: SharedModel) -> None:

@@ -35,7 +35,8 @@ class SharedModel(nn.Module, ABC):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Map images uint8 or 0..1 to zero mean and unit variance per channel."""
-        images = images.float() / 255 if images.dtype == torch.uint8 else images
+        if images.dtype == torch.uint8:  # a fresh copy, which is ours to write in
+            return images.to(self.mean.dtype).sub_(255 * self.mean).div_(255 * self.std)
         return (images - self.mean) / self.std
 
     def build_head(self, task: str, shapes: Sequence[tuple[int, int, int]]) -> nn.Module:

@@ -11,8 +11,9 @@ def value_text(value: float) -> str:
 
 
 def count_text(count: float) -> str:
-    """Map a number of parameters or multiply-adds to millions, or to billions from 1,000 million on."""
-    return f"{count / 1e9:.2f} G" if count >= 1e9 else f"{count / 1e6:.2f} M"
+    """Map a number of parameters or multiply-adds to millions, few of them to thousands, 1,000 million to billions."""
+    unit, name = (1e9, "G") if count >= 1e9 else (1e6, "M") if count >= 1e4 else (1e3, "k")
+    return f"{count / unit:.2f} {name}"
 
 
 def percent_text(value: float) -> str:

@@ -62,7 +62,8 @@ const coppice = (() => {
   };
   const count = (x) => {
     if (x === null || !Number.isFinite(x)) return "–";
-    return x >= 1e9 ? `${(x / 1e9).toFixed(2)} G` : `${(x / 1e6).toFixed(2)} M`;
+    const [unit, name] = x >= 1e9 ? [1e9, "G"] : x >= 1e4 ? [1e6, "M"] : [1e3, "k"];
+    return `${(x / unit).toFixed(2)} ${name}`;
   };
   const short = (text, length = 18) => {
     const letters = Array.from(text);

@@ -119,6 +119,12 @@ def test_choices_are_wrapped_and_noise_is_left_to_the_page() -> None:
     assert " ".join("".join(f"{line}\n" for line in lines[:-1]).split()) == f"1.7x: {sentence}".strip()
 
 
+@pytest.mark.parametrize("before", range(LINE))
+def test_a_number_stays_beside_its_unit(before: int) -> None:
+    for line in choice_lines([("x" * before, "+6.0 % of 0.77 M parameters")]).splitlines():
+        assert not line.lstrip().startswith(("%", "M "))
+
+
 def test_many_tasks_are_not_all_named() -> None:
     values = {f"task_{number}": 0.5 for number in range(40)}
     text = metric_cells(values, dict.fromkeys(values, "accuracy"))
