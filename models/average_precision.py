@@ -11,7 +11,8 @@ from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
 from torchmetrics.utilities import dim_zero_cat
 
-UNLABELLED = -2  # the class of every box of an unlabelled image
+from models.spec import UNLABELLED
+
 LABEL = -1.0  # in place of a score
 
 

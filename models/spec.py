@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 LAYOUTS = ("class", "flags", "mask", "field", "normals", "instances", "points", "boxes")
 Setting = bool | float | str | tuple[str, ...]
 IGNORE = 255  # the value of an unlabelled pixel in layouts "mask" and "instances"
+UNLABELLED = -2  # the class of every point or box of an unlabelled image
 
 
 @dataclass(frozen=True, kw_only=True)

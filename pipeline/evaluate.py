@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from models.tasks import Task
 from pipeline.loading import Batch, Split, in_order
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 TRIVIAL_IMAGES = 2000  # training images from which constant predictions are drawn
 
@@ -64,7 +67,7 @@ def _on(splits: Sequence[Split], tasks: Mapping[str, Task]) -> list[str]:
 
 
 def _measure(
-    metrics: Mapping[str, Sequence[Metric]],
+    metrics: "Mapping[str, Sequence[Metric]]",
     predict: Predict,
     tasks: Mapping[str, Task],
     splits: Sequence[Split],

@@ -7,7 +7,6 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from models.accounting import delta_mtl
 from models.tasks import TASKS
@@ -79,6 +78,8 @@ def cost_against_delta(trees: Sequence[Mapping[str, Any]]) -> dict[str, float | 
     """
     if len(trees) < LEAST_TREES:
         return dict.fromkeys(("spearman", "p_value", "spearman_val", "same_size", "same_size_p"))
+    from scipy.stats import rankdata  # loads slowly, and few stages have trees to compare
+
     costs = rankdata([tree["cost"] for tree in trees])
     test, val = (rankdata([mean(tree[key]) for tree in trees]) for key in ("delta_mtl", "delta_mtl_val"))
     everywhere, sizes = np.zeros(len(trees)), np.array([tree["params"] for tree in trees])

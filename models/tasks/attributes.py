@@ -5,20 +5,19 @@ Shapes: B batch, N training images, C attributes.
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric
-from torchmetrics.classification import MultilabelAccuracy, MultilabelAveragePrecision
-from torchmetrics.functional.classification import binary_average_precision
-from torchmetrics.utilities import dim_zero_cat
 
 from models.heads import PooledHead
 from models.tasks._balance import flag_weights
 from models.tasks.base import Measure, Task, listed
-from models.tasks.summed import Summed
+from models.tasks.summed import summed
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class Attributes(Task):
@@ -58,13 +57,17 @@ class Attributes(Task):
         )
         return total, weight.sum()
 
-    def metric(self) -> Metric:
+    def metric(self) -> "Metric":
+        from torchmetrics.classification import MultilabelAccuracy
+
         # prepare has checked the labels; checking them again would cost more than counting
         return MultilabelAccuracy(len(self.classes), average="macro", ignore_index=-1, validate_args=False)
 
-    def metrics(self) -> list[Metric]:
-        precision = _MeanPrecision(len(self.classes), average=None, ignore_index=-1, validate_args=False)
-        return [self.metric(), precision, Summed((3, len(self.classes)), _f1_parts, _mean_f1)]
+    def metrics(self) -> "list[Metric]":
+        from models.tasks._metrics import MeanPrecision
+
+        precision = MeanPrecision(len(self.classes), average=None, ignore_index=-1, validate_args=False)
+        return [self.metric(), precision, summed((3, len(self.classes)), _f1_parts, _mean_f1)]
 
     def predict(self, output: Tensor) -> Tensor:
         return output.float().sigmoid()
@@ -87,18 +90,6 @@ class Attributes(Task):
             return "unlabelled"
         flags = zip(self.classes, target.tolist(), strict=True)
         return listed([name for name, flag in flags if flag == 1])
-
-
-class _MeanPrecision(MultilabelAveragePrecision):
-    """The mean over the attributes with a labelled yes; torchmetrics' own warns of the others, and counts them."""
-
-    def compute(self) -> Tensor:
-        scores_NC, target_NC = dim_zero_cat(self.preds), dim_zero_cat(self.target)
-        found = [
-            binary_average_precision(scores_NC[:, c], target_NC[:, c], ignore_index=-1, validate_args=False)
-            for c in (target_NC == 1).any(0).nonzero()[:, 0].tolist()
-        ]
-        return torch.stack(found).mean() if found else torch.tensor(torch.nan)
 
 
 def _f1_parts(prediction_BC: Tensor, target_BC: Tensor) -> Tensor:

@@ -7,13 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from models.heads import DENSE_HEADS
 from models.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 NAMED_LAYOUTS = ("class", "flags", "mask", "points", "boxes")  # their values are indices of class names
 LISTED = 12  # words of a line
@@ -87,13 +89,13 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def metric(self) -> Metric:
+    def metric(self) -> "Metric":
         """A fresh metric: `update(prediction, target)`, `compute()` -> scalar; unlabelled elements do not count.
 
         Over no labelled element it is undefined: 0 or NaN, whichever the metric gives.
         """
 
-    def metrics(self) -> list[Metric]:
+    def metrics(self) -> "list[Metric]":
         """Fresh metrics like `metric`, whose values laid end to end are those of `measures`; one may give several."""
         return [self.metric()]
 

@@ -5,18 +5,19 @@ Shapes: B batch, N training images, C classes.
 
 from collections.abc import Sequence
 from functools import cached_property, partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy
 
 from models.heads import PooledHead
 from models.tasks._balance import class_weights, weigh
 from models.tasks.base import Measure, Task
-from models.tasks.summed import Summed, class_hits, class_mean, ratio
+from models.tasks.summed import class_hits, class_mean, ratio, summed
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 TOP = 5  # answers that an image has in the further accuracy
 
@@ -52,14 +53,16 @@ class Classification(Task):
         loss_B = F.cross_entropy(output.float(), target, ignore_index=-1, label_smoothing=smoothing, reduction="none")
         return (loss_B * weight_B).sum(), weight_B.sum()
 
-    def metric(self) -> Metric:
+    def metric(self) -> "Metric":
+        from torchmetrics.classification import MulticlassAccuracy
+
         # prepare has checked the labels; checking them again would cost more than counting
         return MulticlassAccuracy(len(self.classes), average="micro", ignore_index=-1, validate_args=False)
 
-    def metrics(self) -> list[Metric]:
+    def metrics(self) -> "list[Metric]":
         number = len(self.classes)
-        found: list[Metric] = [self.metric(), Summed((2, number), partial(_hits, classes=number), class_mean)]
-        return [*found, Summed((2,), _top_hits, ratio)] if number > TOP else found
+        found: list[Metric] = [self.metric(), summed((2, number), partial(_hits, classes=number), class_mean)]
+        return [*found, summed((2,), _top_hits, ratio)] if number > TOP else found
 
     def predict(self, output: Tensor) -> Tensor:
         return output.float().softmax(1)

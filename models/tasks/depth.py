@@ -3,15 +3,17 @@
 Shapes: B batch, N training images, H W height and width.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanSquaredError, Metric
 
 from models.tasks.base import DenseTask, Measure
 from models.tasks.pictures import ramp_picture
-from models.tasks.summed import Summed
+from models.tasks.summed import summed
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 CLOSE = 1.25  # ratio of two depths that are about the same
 
@@ -52,11 +54,13 @@ class Depth(DenseTask):
         wanted = (torch.where(labelled, target.float(), self.settings["scale"]) / self.settings["scale"]).log()
         return ((output[:, 0].float() - wanted).abs() * labelled).sum(), labelled.sum().float()
 
-    def metric(self) -> Metric:
-        return _LabelledError(squared=False)
+    def metric(self) -> "Metric":
+        from models.tasks._metrics import LabelledError
 
-    def metrics(self) -> list[Metric]:
-        return [self.metric(), Summed((3,), _relative_errors, _means)]
+        return LabelledError(squared=False)
+
+    def metrics(self) -> "list[Metric]":
+        return [self.metric(), summed((3,), _relative_errors, _means)]
 
     def predict(self, output: Tensor) -> Tensor:
         return self.settings["scale"] * output[:, 0].float().exp()
@@ -77,14 +81,6 @@ class Depth(DenseTask):
 
     def render_target(self, target: Tensor, size: tuple[int, int]) -> Tensor:
         return self.render(target) * (target > 0)
-
-
-class _LabelledError(MeanSquaredError):
-    """torchmetrics' error over the labelled pixels alone; it has no `ignore_index` of its own."""
-
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        labelled = target > 0
-        super().update(preds[labelled], target[labelled])
 
 
 def _relative_errors(prediction: Tensor, target: Tensor) -> Tensor:

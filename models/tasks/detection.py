@@ -6,20 +6,22 @@ H W height and width.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, sigmoid_focal_loss
 from torchvision.transforms.functional import resize
 
-from models.average_precision import UNLABELLED, AveragePrecision
 from models.detection_head import RetinaHead
+from models.spec import UNLABELLED
 from models.tasks.base import Measure, Task, listed
 from models.tasks.pictures import class_colours
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
 MATCHER = Matcher(0.5, 0.4, allow_low_quality_matches=True)
@@ -69,10 +71,14 @@ class Detection(Task):
         labelled_B = (target[..., 4] != UNLABELLED).all(1).float()
         return (loss_B * labelled_B).sum(), labelled_B.sum()
 
-    def metric(self) -> Metric:
+    def metric(self) -> "Metric":
+        from models.average_precision import AveragePrecision
+
         return AveragePrecision(int(self.settings["detections"]))
 
-    def metrics(self) -> list[Metric]:
+    def metrics(self) -> "list[Metric]":
+        from models.average_precision import AveragePrecision
+
         return [AveragePrecision(int(self.settings["detections"]), ("map", "map_50", "map_75"))]
 
     def predict(self, output: Tensor) -> Tensor:

@@ -3,18 +3,19 @@
 Shapes: B batch, N training images, H W height and width.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
-from torchmetrics.classification import BinaryPrecisionRecallCurve
 
 from models.spec import IGNORE, TaskSpec
 from models.tasks.base import DenseTask, Measure
 from models.tasks.pictures import grey_picture
-from models.tasks.summed import Summed, ratio
+from models.tasks.summed import ratio, summed
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 THRESHOLDS = 51  # 0, 0.02, ..., 1; the time of an update grows with their number
 
@@ -55,11 +56,13 @@ class Edges(DenseTask):
         total = F.binary_cross_entropy_with_logits(output[:, 0].float(), edge, weight=weight, reduction="sum")
         return total, weight.sum()
 
-    def metric(self) -> Metric:
-        return _BestF1(THRESHOLDS, ignore_index=IGNORE, validate_args=False)  # prepare has checked the labels
+    def metric(self) -> "Metric":
+        from models.tasks._metrics import BestF1
 
-    def metrics(self) -> list[Metric]:
-        return [self.metric(), Summed((2,), _distances, ratio)]
+        return BestF1(THRESHOLDS, ignore_index=IGNORE, validate_args=False)  # prepare has checked the labels
+
+    def metrics(self) -> "list[Metric]":
+        return [self.metric(), summed((2,), _distances, ratio)]
 
     def predict(self, output: Tensor) -> Tensor:
         return output[:, 0].float().sigmoid()
@@ -78,15 +81,6 @@ class Edges(DenseTask):
     def render_target(self, target: Tensor, size: tuple[int, int]) -> Tensor:
         """Unlabelled pixels are grey."""
         return grey_picture(torch.where(target == IGNORE, 0.5, target.float()))
-
-
-class _BestF1(BinaryPrecisionRecallCurve):
-    """The largest F1 on torchmetrics' curve of precision and recall."""
-
-    def compute(self) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride] - as BinaryAveragePrecision does
-        precision, recall, _ = super().compute()
-        # 0 / 0 where a threshold finds nothing: as bad as no hit
-        return (2 * precision * recall / (precision + recall)).nan_to_num(0).max()
 
 
 def _distances(prediction_BHW: Tensor, target_BHW: Tensor) -> Tensor:

@@ -5,18 +5,19 @@ Shapes: B batch, N training images, P points, H W height and width, C point clas
 
 from functools import partial
 from math import log, pi
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
+from models.spec import UNLABELLED
 from models.tasks.base import DenseTask, Measure
 from models.tasks.pictures import heat_picture
-from models.tasks.summed import Summed, ratio
+from models.tasks.summed import ratio, summed
 
-UNLABELLED = -2  # the class of every point of an unlabelled image
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class Keypoints(DenseTask):
@@ -53,10 +54,10 @@ class Keypoints(DenseTask):
         labelled_B = (~_unlabelled(target)).float()
         return ((missed + invented).mean((1, 2, 3)) * labelled_B).sum(), labelled_B.sum()
 
-    def metric(self) -> Metric:
+    def metric(self) -> "Metric":
         return self._pck(self.settings["tolerance"])
 
-    def metrics(self) -> list[Metric]:
+    def metrics(self) -> "list[Metric]":
         return [self.metric(), self._pck(self.settings["tolerance"] / 2)]
 
     def predict(self, output: Tensor) -> Tensor:
@@ -99,8 +100,8 @@ class Keypoints(DenseTask):
             heat[image_B, channel_BP[:, p]] = torch.maximum(heat[image_B, channel_BP[:, p]], blob_BHW)
         return heat
 
-    def _pck(self, tolerance: float) -> Metric:
-        return Summed((2,), partial(_found, sigma=self.settings["sigma"], tolerance=tolerance), ratio)
+    def _pck(self, tolerance: float) -> "Metric":
+        return summed((2,), partial(_found, sigma=self.settings["sigma"], tolerance=tolerance), ratio)
 
     def _balance(self, size: tuple[int, int]) -> float:
         return size[0] * size[1] / (2 * pi * _pixels(self.settings["sigma"], size) ** 2)

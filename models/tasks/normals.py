@@ -4,15 +4,18 @@ Shapes: B batch, N training images, H W height and width.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 from models.tasks.base import DenseTask, Measure
 from models.tasks.pictures import normal_picture
-from models.tasks.summed import Summed, ratio
+from models.tasks.summed import ratio, summed
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 DIRECTIONS = ("right", "left", "up", "down", "the camera", "away")  # the two senses of each component
 LIMITS = (11.25, 22.5, 30.0)  # degrees within which a normal is about right
@@ -49,11 +52,11 @@ class Normals(DenseTask):
         cosine = (F.normalize(output.float(), dim=1) * target).sum(1)
         return ((1 - cosine) * labelled).sum(), labelled.sum().float()
 
-    def metric(self) -> Metric:
-        return Summed((2,), _angles, ratio)
+    def metric(self) -> "Metric":
+        return summed((2,), _angles, ratio)
 
-    def metrics(self) -> list[Metric]:
-        return [self.metric(), Summed((180 * STEPS + 1,), _sorted_angles, _median_and_shares)]
+    def metrics(self) -> "list[Metric]":
+        return [self.metric(), summed((180 * STEPS + 1,), _sorted_angles, _median_and_shares)]
 
     def predict(self, output: Tensor) -> Tensor:
         return F.normalize(output.float(), dim=1)

@@ -3,16 +3,18 @@
 Shapes: B batch, N training images, H W height and width, I instance ids.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from models.spec import IGNORE
 from models.tasks.base import DenseTask, Measure
 from models.tasks.pictures import wheel_picture
-from models.tasks.summed import Summed, ratio
+from models.tasks.summed import ratio, summed
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 NEAR = 5  # pixels within which a vector's end is about right
 
@@ -61,11 +63,11 @@ class Offsets(DenseTask):
         distance = (output.float() - target[:, :2] / unit).abs().sum(1)
         return (distance * target[:, 2]).sum(), target[:, 2].sum()
 
-    def metric(self) -> Metric:
-        return Summed((2,), _end_point_errors, ratio)
+    def metric(self) -> "Metric":
+        return summed((2,), _end_point_errors, ratio)
 
-    def metrics(self) -> list[Metric]:
-        return [self.metric(), Summed((2,), _near_ends, ratio)]
+    def metrics(self) -> "list[Metric]":
+        return [self.metric(), summed((2,), _near_ends, ratio)]
 
     def predict(self, output: Tensor) -> Tensor:
         return output.float() * self._unit((output.shape[-2], output.shape[-1]))

@@ -3,16 +3,18 @@
 Shapes: B batch, N training images, H W height and width.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 from models.tasks.base import DenseTask, Measure
 from models.tasks.pictures import ramp_picture
-from models.tasks.summed import Summed, ratio
+from models.tasks.summed import ratio, summed
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class Regression(DenseTask):
@@ -47,11 +49,11 @@ class Regression(DenseTask):
         distance = F.smooth_l1_loss(output[:, 0].float(), wanted, reduction="none", beta=self.settings["huber"])
         return (distance * labelled).sum(), labelled.sum().float()
 
-    def metric(self) -> Metric:
-        return Summed((2,), _absolute_errors, ratio)
+    def metric(self) -> "Metric":
+        return summed((2,), _absolute_errors, ratio)
 
-    def metrics(self) -> list[Metric]:
-        return [self.metric(), Summed((2,), _squared_errors, _root)]
+    def metrics(self) -> "list[Metric]":
+        return [self.metric(), summed((2,), _squared_errors, _root)]
 
     def predict(self, output: Tensor) -> Tensor:
         return self.settings["scale"] * output[:, 0].float()

@@ -4,19 +4,20 @@ Shapes: B batch, N training images, H W height and width, C classes.
 """
 
 from functools import cached_property, partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from models.spec import IGNORE
 from models.tasks._balance import class_weights, weigh
 from models.tasks.base import DenseTask, Measure, listed
 from models.tasks.pictures import mask_picture
-from models.tasks.summed import Summed, class_hits, class_mean, overall
+from models.tasks.summed import class_hits, class_mean, overall, summed
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class Segmentation(DenseTask):
@@ -51,13 +52,15 @@ class Segmentation(DenseTask):
         weight_BHW = weigh(target, target != IGNORE, self.weights)
         return (loss_BHW * weight_BHW).sum(), weight_BHW.sum()
 
-    def metric(self) -> Metric:
+    def metric(self) -> "Metric":
+        from torchmetrics.classification import MulticlassJaccardIndex
+
         # prepare has checked the labels; checking them again would cost more than counting
         return MulticlassJaccardIndex(len(self.classes), average="macro", ignore_index=IGNORE, validate_args=False)
 
-    def metrics(self) -> list[Metric]:
+    def metrics(self) -> "list[Metric]":
         number = len(self.classes)
-        return [self.metric(), Summed((2, number), partial(class_hits, classes=number), _accuracies)]
+        return [self.metric(), summed((2, number), partial(class_hits, classes=number), _accuracies)]
 
     def predict(self, output: Tensor) -> Tensor:
         return output.argmax(1).to(torch.uint8)

@@ -4,46 +4,25 @@ Letters: C classes.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
-class Summed(Metric):
-    """Map (prediction, target) batches to finish(sum over batches of measure(prediction, target)).
+def summed(
+    shape: tuple[int, ...], measure: Callable[[Tensor, Tensor], Tensor], finish: Callable[[Tensor], Tensor]
+) -> "Metric":
+    """A fresh metric that maps (prediction, target) batches to finish(sum over batches of measure(prediction, target)).
 
-    Sums agree across ranks and however a split is cut into batches, in bounded memory. Over nothing, `finish` divides
-    0 by 0 and gives NaN.
+    Sums of this `shape` agree across ranks and however a split is cut into batches, in bounded memory.
     """
+    from models.tasks._metrics import Summed
 
-    full_state_update = False
-    sums: Tensor
-
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        measure: Callable[[Tensor, Tensor], Tensor],
-        finish: Callable[[Tensor], Tensor],
-    ) -> None:
-        super().__init__()
-        self.measure = measure
-        self.finish = finish
-        # float64: the pixels of a split outnumber what float32 can count
-        self.add_state("sums", default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
-
-    @property
-    def update_called(self) -> bool:
-        """Always true: a rank that sees no batch of a task adds nothing, which is no mistake worth a warning."""
-        return True
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add one batch."""
-        self.sums += self.measure(prediction, target)
-
-    def compute(self) -> Tensor:
-        """The metric over all batches so far."""
-        return self.finish(self.sums)
+    return Summed(shape, measure, finish)
 
 
 def ratio(sums_2: Tensor) -> Tensor:

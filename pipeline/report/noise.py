@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from statistics import mean, variance
-
-from scipy import stats
+from statistics import NormalDist, mean, variance
 
 from pipeline.report.network import Network
 from pipeline.report.study import Study
@@ -43,6 +41,8 @@ def _over_seeds(deltas: Sequence[Sequence[float]]) -> Noise:
     """The standard deviation pooled over networks, times Student's t."""
     freedom = sum(len(values) - 1 for values in deltas)
     pooled = sqrt(sum((len(values) - 1) * variance(values) for values in deltas) / freedom)
+    from scipy import stats  # loads slowly, and most studies have one seed
+
     factor = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * pooled
     words = (
         f"Noise: from seed to seed Δ_MTL has a standard deviation of {pooled:.1f} points (pooled over {len(deltas)}"
@@ -56,7 +56,7 @@ def _between_twins(changes: Sequence[float]) -> Noise:
     """Each task is a difference by chance alone; their mean may be small by luck, so their size counts as well."""
     delta = abs(mean(changes))
     size = sqrt(mean(change**2 for change in changes))
-    points = max(delta, float(stats.norm.ppf(0.5 + LEVEL / 2)) * size / sqrt(len(changes)))
+    points = max(delta, NormalDist().inv_cdf(0.5 + LEVEL / 2) * size / sqrt(len(changes)))
     words = (
         f"Noise: one seed each. The single-task networks and the fully split tree are the same networks, trained twice;"
         f" their Δ_MTL differs by {delta:.1f} points, their tasks by {size:.1f} % (root mean square). Leads below"

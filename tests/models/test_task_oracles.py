@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from models.spec import Column
 from models.tasks import TASKS
+from models.tasks._metrics import Summed
 from models.tasks.keypoints import Keypoints
 from models.tasks.offsets import Offsets
-from models.tasks.summed import Summed, ratio
+from models.tasks.summed import ratio
 from tests.models.task_cases import BATCH, SIZE, Case, make, spec
 
 
