@@ -33,6 +33,7 @@ from pipeline.preparing import declare, open_source, prepare_dataset
 
 BATCH = 32
 ROUNDS = 7
+LEVELS = 3  # of 255 by which pictures may differ on average
 IMAGE_FOLDER = "ImageFolder, PIL, DataLoader"
 ImageFolderLoader = DataLoader[tuple[Tensor, Tensor]]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -81,13 +82,14 @@ def _compared(case: str, ways: Mapping[str, "Way"], goals: Mapping[str, Goal]) -
 
 
 def _agree(folder: Path, manifest: DatasetManifest, prepared: Path) -> None:
-    """Both sides give the same pictures: uncut, unmirrored, put in one order by their sums."""
+    """Both sides give the same pictures, uncut and unmirrored, up to what storing them once more as JPEG changes."""
     plain = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    theirs = torch.stack([image for image, _ in ImageFolder(str(folder), plain)])
+    there = ImageFolder(str(folder), plain)
+    theirs = {Path(path).name: image for (path, _), (image, _) in zip(there.samples, there, strict=True)}
     split = replace(_feed(manifest, prepared, 1.0, 0).splits[0], cache_bytes=0)
     ours = torch.cat([_normalised(batch.images) for batch in in_order(split, BATCH)])
-    theirs, ours = (images[images.sum((1, 2, 3)).argsort()] for images in (theirs, ours))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=4 / 255 / min(STD))
+    off = [(image - theirs[f"{int(name) - 1}.jpg"]).abs().mean() for name, image in zip(split.ids, ours, strict=True)]
+    assert max(off) < LEVELS / 255 / min(STD)
 
 
 def _draw(folder: Path, count: int, size: int) -> Path:

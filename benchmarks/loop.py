@@ -21,19 +21,19 @@ from benchmarks.timing import in_turn
 from models.branch_tree import BranchTree
 from models.sharing import SharedModel
 from models.spec import TaskSpec
-from pipeline.artifacts import DatasetManifest
+from pipeline.artifacts import DatasetManifest, write_manifests
 from pipeline.checkpoints import kept_weights
 from pipeline.config import Config, Machine, load
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
 from pipeline.loading import Batch, Feed, in_order
 from pipeline.loop import train
-from pipeline.optimise import build_optimiser
+from pipeline.optimise import build_optimiser, learning_rate
 from pipeline.preparing import declare, open_source, prepare_dataset
 from pipeline.runner import run_jobs
 from pipeline.training_state import Site, build, splits_of
 
 IMAGES = 600
-ROUNDS, JOBS, JOB_EPOCHS = 8, 3, 6
+ROUNDS, JOBS, JOB_EPOCHS = 14, 4, 4
 GOAL = Goal(most=1.05)
 
 
@@ -103,7 +103,9 @@ def _prepare(folder: Path) -> tuple[Config, DatasetManifest]:
     config = config.model_copy(update={"datasets": {"scenes": scenes}, "train": settings})
     source = open_source("scenes", config, machine)
     declared = declare("scenes", config, source)
-    return config, prepare_dataset(declared, source, config, machine, folder, lambda _: None)
+    manifest = prepare_dataset(declared, source, config, machine, folder, lambda _: None)
+    write_manifests(folder, [manifest])
+    return config, manifest
 
 
 def _job(config: Config, manifest: DatasetManifest, tasks: Sequence[TaskSpec]) -> TrainJob:
@@ -123,7 +125,9 @@ def _bare(job: TrainJob, site: Site, network: SharedModel) -> Iterator[dict[str,
     form = torch.channels_last if site.channels_last else torch.contiguous_format
     network.to(memory_format=form)  # pyright: ignore[reportCallIssue]
     optimiser = build_optimiser(network, settings)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs * len(batches))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: learning_rate(settings, step, len(batches)) / settings.lr
+    )
     while True:
         network.train()
         for batch in batches:

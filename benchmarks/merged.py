@@ -23,7 +23,7 @@ from models.sharing.taps import TapsModel
 CASES = (("resnet50", 1), ("vit_small_patch16_224", 1))
 SIZE = 224
 TASK = "one"
-ROUNDS = 60
+ROUNDS = 150
 SWITCHES = 100
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CLOCK = "wall" if DEVICE == "cuda" else "cpu"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import stats
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from benchmarks.lines import Goal, Line, faster, figure, note, show
@@ -38,11 +39,12 @@ def lines() -> Iterator[Line]:
     torch.set_num_threads(1)
     if not _has_toolbox():
         note("rsatoolbox is not installed and left out: `make bench` installs it")
-    for images, number, rounds in FEATURES:
-        features = torch.randn(images, number, generator=torch.Generator().manual_seed(0)).sub(1).relu()
-        yield from _rdm_lines(features, rounds)
-    for images, tasks, rounds in TASKS:
-        yield from _affinity_lines(_related_rdms(images, tasks), rounds)
+    with threadpool_limits(1):  # numpy's products have threads of their own
+        for images, number, rounds in FEATURES:
+            features = torch.randn(images, number, generator=torch.Generator().manual_seed(0)).sub(1).relu()
+            yield from _rdm_lines(features, rounds)
+        for images, tasks, rounds in TASKS:
+            yield from _affinity_lines(_related_rdms(images, tasks), rounds)
 
 
 def _rdm_lines(features: Tensor, rounds: int) -> Iterator[Line]:

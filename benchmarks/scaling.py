@@ -10,6 +10,7 @@ from functools import partial
 from math import comb, log
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
@@ -34,7 +35,8 @@ BRANCH_COUNTS = f"at most {log(comb(15, 6) / comb(11, 2)) / log(3):.1f}: as many
 
 def lines() -> Iterator[Line]:
     torch.set_num_threads(1)
-    yield from _rsa()
+    with threadpool_limits(1):  # numpy's products have threads of their own
+        yield from _rsa()
     yield from _searches()
     yield from _taps()
     yield _branched()
