@@ -29,7 +29,14 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
         "SIZE": (32, 32),
         "ROUNDS": 1,
     },
-    "loading": {"ROUNDS": 1},
+    "rsa": {"FEATURES": ((12, 300, 1),), "TASKS": ((12, 3, 1),), "PAIRS": 3},
+    "trees": {"TASKS": (4,), "FEW": 3, "MANY": (8, 3), "WALKED": 50, "ROUNDS": 1},
+    "branched": {
+        "TREES": (("test_resnet", 32, 2),),
+        "BUNDLES": (("test_vit", 160, 1),),
+        "ROUNDS": 1,
+    },
+    "merged": {"CASES": (("test_resnet", 1), ("test_vit", 1)), "SIZE": 160, "ROUNDS": 2, "SWITCHES": 1},
 }
 
 

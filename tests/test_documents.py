@@ -39,6 +39,7 @@ RUN = {
     r"make faults": "tests/pipeline/test_faults.py",
     r"make pages": "tests/pipeline/test_report_browser.py",
     r"make fuzz": "tests/fuzz/test_settings.py",
+    r"make bench.*": "tests/test_benchmarks.py",
     r"make bug": "tests/stages/test_bug.py",
     r"python -m pipeline\.tracking": "tests/pipeline/test_tracking.py",
     r"python -m stages\.(predict|info|only|export) .*": "tests/test_documents.py",
@@ -55,7 +56,6 @@ RUN = {
 NOT_HERE = {
     r"make repro PRESET=\w+( ROOT=…)?": "hours of training; two steps of each run in tests/pipeline/test_presets.py",
     r"make soak.*": "half an hour",
-    r"make bench": "an hour",
     r"ray (up|dashboard).*": "a cloud's machines; the file is checked by Ray's own schema in tests/test_deploy.py",
     r"kubectl .*|export RAY_AUTH.*kubectl.*": "Kubernetes; tests/test_deploy.py holds the file against its fields",
     r"(ssh|scp) .*": "other machines",
