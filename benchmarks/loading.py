@@ -85,7 +85,7 @@ def _agree(folder: Path, manifest: DatasetManifest, prepared: Path) -> None:
     """Both sides give the same pictures, uncut and unmirrored, up to what storing them once more as JPEG changes."""
     plain = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     there = ImageFolder(str(folder), plain)
-    theirs = {Path(path).name: image for (path, _), (image, _) in zip(there.samples, there, strict=True)}
+    theirs = {Path(path).name: there[number][0] for number, (path, _) in enumerate(there.samples)}
     split = replace(_feed(manifest, prepared, 1.0, 0).splits[0], cache_bytes=0)
     ours = torch.cat([_normalised(batch.images) for batch in in_order(split, BATCH)])
     off = [(image - theirs[f"{int(name) - 1}.jpg"]).abs().mean() for name, image in zip(split.ids, ours, strict=True)]
