@@ -40,8 +40,9 @@ manifest: setup  ## a manifest of a tree in a known layout: make manifest [FROM=
 plan: setup  ## what a study would take: jobs, parameters, FLOPs, time and disk; nothing is trained
 	@$(PY) -m stages.plan $(if $(PRESET),--preset $(PRESET)) $(if $(ROOT),--root "$(ROOT)")
 
+# A thread a process: there is a process for each core already.
 test: setup  ## run the tests
-	$(PY) -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not alone and not faults and not pages"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not alone and not faults and not pages"
 	$(PY) -m pytest -m alone
 
 pages: setup  ## the report's page in headless Chromium: sliders, tables, links, keyboard, contrast (5 minutes)

@@ -1,4 +1,4 @@
-"""The seconds until `make` and each stage are at work.    python -m benchmarks.start    (about 8 minutes)
+"""The seconds until `make` and each stage are at work.    python -m benchmarks.start    (about 5 minutes)
 
 Fresh processes in a fresh copy, with the data of presets/smoke.yaml, in turn with one that imports torch and no more:
 its time is taken off that of a stage. All of a stage's imports are measured; and on `pretrain` how long it takes until
@@ -25,7 +25,7 @@ from benchmarks.timing import Times, in_turn
 from pipeline.config import ROOT
 from pipeline.presets import adopt_preset
 
-ROUNDS = 5
+ROUNDS = 3
 STAGES = tuple(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"])
 HELP, TORCH, TRAINING, AGAIN = "help", "torch", "training", "again"
 BEYOND = "`import torch`"
