@@ -69,7 +69,7 @@ def main() -> None:
     left = names or [name for name in BENCHMARKS if not (kept / f"{name}.json").exists()]
     failed = [name for name in left if not _run(name, kept)]
     RESULTS.write_text(written([json.loads(path.read_text()) for path in _in_order()], ROWS))
-    note(f"{RESULTS.relative_to(ROOT)} is written; `python -m benchmarks NAME` measures one again")
+    note(f"{RESULTS} is written; `python -m benchmarks NAME` measures one again")
     if failed:
         sys.exit(f"error: {', '.join(failed)} ended in an error; nothing of it is in the table")
 

@@ -150,7 +150,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: py
         return name != "moe"
 
     monkeypatch.setattr(program, "KEPT_IN", tmp_path)
-    monkeypatch.setattr(program, "RESULTS", program.ROOT / "runs" / tmp_path.name)
+    monkeypatch.setattr(program, "RESULTS", tmp_path / "RESULTS.md")
     monkeypatch.setattr(program, "_run", run)
     monkeypatch.setattr("sys.argv", ["benchmarks"])
     folder = tmp_path / ("gpu" if torch.cuda.is_available() else "cpu")
