@@ -216,4 +216,4 @@ def test_many_trainers_share_few_cpus(nodes: Nodes, scenes: Path, undisturbed: P
 def test_what_the_cluster_cannot_hold_is_said(nodes: Nodes, scenes: Path, tmp_path: Path) -> None:
     with driver(scenes, tmp_path, 1, nodes=nodes, address=nodes.cluster, workers=3) as running:
         assert running.end() == 1
-    assert "a job takes 3 processes of 1 CPU each, the cluster has room for 2 on 2 machines" in running.said[-1]
+    assert "a job takes 3 of 1 CPU each, the cluster (2 machines) has room for 2" in running.said[-1]

@@ -91,9 +91,9 @@ def test_a_job_that_was_advanced_ends_as_one_that_ran_through(prepared: Path, tm
 @pytest.fixture(scope="module")
 def _cluster() -> Iterator[None]:
     """`fit` starts a cluster where it needs one; here it is stopped."""
-    import ray
-
     yield
+    import ray  # by then with what `pipeline.runner` sets before it is imported
+
     ray.shutdown()
 
 

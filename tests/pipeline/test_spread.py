@@ -9,6 +9,7 @@ from pipeline import shard_writing
 from pipeline.config import Machine
 from pipeline.datasets import BadExample, Source
 from pipeline.preparing import declare, prepare_dataset
+from pipeline.ray_environment import prepare_environment
 from pipeline.runner import spread
 from tests.pipeline.cases import settings
 from tests.pipeline.number_source import Numbers, rows
@@ -29,6 +30,7 @@ CONFIG = settings({"images": None})
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
+    prepare_environment(Machine())  # what ray reads when it is imported
     import ray
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"WITHOUT_TORCH": "1"}})
