@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import exp
-from typing import Any
 
 import numpy as np
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.lines import Line, duration, figure
+from benchmarks.memory import peak
 from benchmarks.timing import in_turn
 
 ROW = 13
@@ -40,20 +39,8 @@ def exponent(by_size: Mapping[int, float]) -> float:
 
 
 def peaks(ways: Ways) -> dict[int, int]:
-    """Bytes by which torch's memory rises above its beginning, by size; what numpy holds is not counted."""
-    return {size: _peak(way) for size, way in ways.items()}
-
-
-def _peak(way: Callable[[], object]) -> int:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        way()
-    results: Any = record.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
-    events = [event for event in results.events() if event.name() == "[memory]"]
-    total = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        total += event.nbytes()
-        most = max(most, total)
-    return most
+    """`benchmarks.memory.peak`, by size."""
+    return {size: peak(way) for size, way in ways.items()}
 
 
 def _of_times(

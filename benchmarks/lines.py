@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from statistics import median
 
@@ -123,17 +123,7 @@ def _compared(
     row: int, what: str, beside: str, sides: tuple[Times, Times], mine: Times, clock: str, goal: Goal | None
 ) -> Line:
     ratios = [one / other for one, other in zip(*(side.of(clock) for side in sides), strict=True)]
-    return Line(
-        row=row,
-        what=what,
-        beside=beside,
-        value=median(ratios),
-        low=min(ratios),
-        high=max(ratios),
-        clock=clock,
-        took=duration(min(mine.of(clock))),
-        goal=goal,
-    )
+    return replace(figure(row, what, beside, ratios, "×", goal), clock=clock, took=duration(min(mine.of(clock))))
 
 
 def duration(seconds: float) -> str:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.lines import Goal, Line, figure, longer, note, show
+from benchmarks.networks import classifiers
 from benchmarks.timing import Times, in_turn
 from models import expert_dispatch
 from models.expert_dispatch import sort_by_expert
 from models.experts import MoEMlp
 from models.sharing.moe import MoeModel
-from models.spec import BackboneSpec, Column, ModelSpec, Setting, TaskSpec
+from models.spec import ModelSpec, Setting
 
 STAGES = ((3136, 96), (784, 192), (196, 384), (49, 768))  # tokens of an image of 224 pixels, channels
 BATCHES = (1, 8)
@@ -187,16 +188,8 @@ def _networks() -> dict[str, MoeModel]:
 
 
 def _spec(placement: Setting) -> ModelSpec:
-    column = Column(layout="class", classes=tuple("abcdefghij"))
-    task = TaskSpec(name="one", kind="classification", dataset=DATASET, column_name="label", column=column)
-    return ModelSpec(
-        strategy="moe",
-        backbone=BackboneSpec(name=BACKBONE, locations=4, size=SIZE),
-        tasks=(task,),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
-        settings=(("experts", EXPERTS), ("placement", placement), ("top_k", TOP_K)),
-    )
+    settings = (("experts", EXPERTS), ("placement", placement), ("top_k", TOP_K))
+    return classifiers("moe", BACKBONE, SIZE[0], ("one",), settings=settings)
 
 
 def _steps(networks: dict[str, MoeModel], images: Tensor) -> dict[str, Callable[[], object]]:

@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.lines import Goal, Line, figure, longer, note, show
+from benchmarks.memory import peak
+from benchmarks.networks import LOCATIONS, classifiers
 from benchmarks.timing import in_turn
 from models.sharing import SharedModel
 from models.sharing.branched import BranchedModel
 from models.sharing.taps import TapsModel
-from models.spec import BackboneSpec, Column, ModelSpec, TaskSpec
+from models.spec import ModelSpec
 
 CASES = (("resnet50", 224, 8), ("vit_small_patch16_224", 224, 8), ("resnet18", 64, 32))  # backbone, pixels, batch
 ROUNDS = 10
@@ -58,16 +59,8 @@ def _networks(backbone: str, pixels: int) -> dict[str, SharedModel]:
 
 
 def _spec(strategy: str, backbone: str, pixels: int) -> ModelSpec:
-    column = Column(layout="class", classes=tuple("abcdefghij"))
-    task = TaskSpec(name=TASK, kind="classification", dataset="photos", column_name=TASK, column=column)
-    return ModelSpec(
-        strategy=strategy,
-        backbone=BackboneSpec(name=backbone, locations=4, size=(pixels, pixels)),
-        tasks=(task,),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
-        groups=((0,),) * 4 if strategy == "branched" else (),
-    )
+    groups = ((0,),) * LOCATIONS if strategy == "branched" else ()
+    return classifiers(strategy, backbone, pixels, (TASK,), groups=groups)
 
 
 class _Binarise(torch.autograd.Function):
@@ -275,15 +268,7 @@ def _rise(step: "partial[None]") -> int:
         torch.cuda.reset_peak_memory_stats()
         step()
         return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        step()
-    results: Any = record.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
-    events = [event for event in results.events() if event.name() == "[memory]"]
-    total = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        total += event.nbytes()
-        peak = max(peak, total)
-    return peak
+    return peak(step)
 
 
 if __name__ == "__main__":
