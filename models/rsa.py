@@ -15,9 +15,8 @@ from torch.nn.functional import normalize
 from models.rank_correlation import centred, correlation, levels, mirrored, pearson, ranks, weighted_ranks
 
 ROWS = 32  # 1 MiB of a chunk
-MODERATE = (
-    1e10  # features whose range is at most that, and at least its inverse, have sums of squares that float32 holds
-)
+# Features whose range is at most this, and at least its inverse, have sums of squares that float32 holds.
+MODERATE = 1e10
 
 
 def rdm(
