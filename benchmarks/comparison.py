@@ -17,7 +17,8 @@ from benchmarks.compared.seed import compared
 from benchmarks.compared.study import Study, own_names
 from benchmarks.compared.tables import markdown, summary
 from pipeline.artifacts import ARTIFACTS, read_json, read_manifests, write_json, write_manifests, writing
-from pipeline.config import Config, Machine, load, load_machine
+from pipeline.config import Config, load
+from pipeline.machine import Machine, load_machine
 from pipeline.preflight import check_study
 from pipeline.preparing import declare, open_source, prepare_dataset
 from pipeline.presets import preset_path, roots_below

@@ -25,10 +25,11 @@ from torchvision.io import decode_jpeg
 from benchmarks.lines import Goal, Line, faster, note, show
 from benchmarks.timing import in_turn
 from pipeline.artifacts import DatasetManifest, shards
-from pipeline.config import Augment, Machine, load
+from pipeline.config import Augment, load
 from pipeline.datasets import SourceSettings
 from pipeline.datasets.scenes import Scenes
 from pipeline.loading import CACHE_BYTES, Feed, Split, in_order
+from pipeline.machine import Machine
 from pipeline.preparing import declare, open_source, prepare_dataset
 
 BATCH = 32

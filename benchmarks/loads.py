@@ -10,8 +10,9 @@ from itertools import groupby
 from models.branch_tree import BranchTree
 from pipeline.artifacts import DatasetManifest
 from pipeline.budgets import Costs
-from pipeline.config import Config, Machine, load
+from pipeline.config import Config, load
 from pipeline.jobs import TrainJob
+from pipeline.machine import Machine
 from pipeline.plan_costs import image_costs, job_flops, network_params, shared_spec, steps_of, unit_costs
 from pipeline.plan_data import look
 from pipeline.plan_jobs import Planned, planned_jobs

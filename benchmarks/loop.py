@@ -23,10 +23,11 @@ from models.sharing import SharedModel
 from models.spec import TaskSpec
 from pipeline.artifacts import DatasetManifest, write_manifests
 from pipeline.checkpoints import kept_weights
-from pipeline.config import Config, Machine, load
+from pipeline.config import Config, load
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
 from pipeline.loading import Batch, Feed, in_order
 from pipeline.loop import train
+from pipeline.machine import Machine
 from pipeline.optimise import build_optimiser, learning_rate
 from pipeline.preparing import declare, open_source, prepare_dataset
 from pipeline.runner import run_jobs

@@ -19,8 +19,9 @@ from typing import Any
 from benchmarks.lines import Goal, Line, figure, note, show
 from models.branch_tree import BranchTree
 from pipeline.artifacts import write_manifests
-from pipeline.config import Machine, load
+from pipeline.config import load
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
+from pipeline.machine import Machine
 from pipeline.preparing import declare, open_source, prepare_dataset
 from pipeline.runner import kept_cluster, run_jobs
 from pipeline.storage import JobFolder

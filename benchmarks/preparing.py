@@ -23,8 +23,9 @@ from PIL import Image
 from benchmarks.lines import Line, faster, figure, note, show
 from benchmarks.timing import in_turn
 from pipeline.artifacts import shards
-from pipeline.config import Config, Machine, load
+from pipeline.config import Config, load
 from pipeline.datasets import Source
+from pipeline.machine import Machine
 from pipeline.preparing import declare, open_source, prepare_dataset
 from pipeline.processes import in_processes
 from pipeline.shard_writing import Part, Recipe, Record, rows_of_shard, write_part

@@ -13,8 +13,8 @@ from statistics import mean
 
 from benchmarks.cluster import Cluster, Job, seconds_of, simulate
 from benchmarks.loads import SIZES, Load, Wave, waves
-from pipeline.config import Machine
 from pipeline.jobs import usable_ranks
+from pipeline.machine import Machine
 from pipeline.plan_text import table, time_text
 
 FLOPS, THIN_FLOPS, THIN = 30e12, 10e12, ("decathlon", "celeba")  # a second and GPU, as in the presets' own notes

@@ -98,21 +98,9 @@ def write_program(predictor: Predictor, path: Path) -> None:
         torch.export.save(program, file, extra_files={ABOUT: json.dumps(about(predictor))})
 
 
-def difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    """Map two networks' predictions to how far they are apart at most, over all tasks.
-
-    Of numbers it is the largest difference, relative where they are above 1; of class indices the share that differs.
-    """
-    return max(_apart(one[name], other[name]) for name in one)
-
-
-def _apart(one: Tensor, other: Tensor) -> float:
-    if one.shape != other.shape:
-        return float("inf")
-    if not one.is_floating_point():
-        return float((one != other).float().mean())
-    apart = (one - other).abs() / other.abs().clamp(min=1)
-    return float(torch.where(one == other, 0, apart).max())  # two infinities are equal, their difference is no number
+def difference(tasks: Mapping[str, Task], one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """Map two networks' predictions to how far they are apart at most over the tasks of the first, see `Task.apart`."""
+    return max(tasks[name].apart(one[name], other[name]) for name in one)
 
 
 def random_images(predictor: Predictor, batches: Sequence[int]) -> list[Tensor]:

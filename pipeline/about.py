@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models.spec import TaskSpec
 from models.tasks import TASKS
 from pipeline.artifacts import DatasetManifest, write_json
-from pipeline.config import Machine
+from pipeline.machine import Machine
 from pipeline.storage import JobFolder
 
 ABOUT = "about.json"

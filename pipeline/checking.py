@@ -14,8 +14,9 @@ from pipeline.check.copies import Copies, find_copies
 from pipeline.check.images import ImagesCheck, check_images, image_warnings
 from pipeline.check.rows import Seen, look
 from pipeline.check.sample import pick
-from pipeline.config import Config, Dataset, Machine, root_of
+from pipeline.config import Config, Dataset
 from pipeline.datasets import SPLITS, Row, Source, detect
+from pipeline.machine import Machine, root_of
 from pipeline.preparing import assign_splits, declare, open_source
 
 CHUNKS = 16  # parts in which rows are handed to processes

@@ -14,9 +14,9 @@ from torch import Tensor
 from models.experts import MoEMlp
 from models.mutual_information import mutual_information
 from models.sharing.moe import MoeModel
-from pipeline.config import Machine
 from pipeline.jobs import TrainJob
 from pipeline.loading import Split, in_order
+from pipeline.machine import Machine
 from pipeline.trained import own_device
 from pipeline.training_state import splits_of
 

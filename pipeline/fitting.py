@@ -6,9 +6,9 @@ from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Machine
 from pipeline.following import Log
 from pipeline.jobs import TrainJob
+from pipeline.machine import Machine
 from pipeline.runner import run_jobs
 from pipeline.storage import JobFolder
 

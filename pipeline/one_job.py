@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from pipeline.config import Machine
 from pipeline.jobs import TrainJob
 from pipeline.loop import conclude, train
+from pipeline.machine import Machine
 from pipeline.shipping import obtain
 from pipeline.step import Diverged
 from pipeline.training_state import Site

@@ -15,8 +15,9 @@ import PIL
 import pyarrow as pa
 
 from pipeline.artifacts import digest, digest_files
-from pipeline.config import ROOT, Config, Machine, root_of
+from pipeline.config import ROOT, Config
 from pipeline.datasets import Row, Source, code_of
+from pipeline.machine import Machine, root_of
 from pipeline.processes import in_processes
 from pipeline.shard_writing import Part, Recipe, Record, read_record, record_of, rows_of_shard, shard_of, write_part
 from pipeline.source_state import state_of

@@ -18,8 +18,9 @@ from models.sharing.branched import BranchedModel, block_costs
 from models.spec import ModelSpec
 from pipeline.artifacts import DatasetManifest
 from pipeline.budgets import Costs
-from pipeline.config import Config, Machine
+from pipeline.config import Config
 from pipeline.jobs import TrainJob, model_spec, task_specs
+from pipeline.machine import Machine
 from pipeline.plan_jobs import Planned, stages_of
 
 BACKWARD = 2  # a backward pass takes about twice a forward one

@@ -10,9 +10,10 @@ from models.spec import Column, TaskSpec
 from models.tasks import TASKS
 from models.tasks.base import NAMED_LAYOUTS
 from pipeline.artifacts import DatasetManifest
-from pipeline.config import Config, Machine, root_of
+from pipeline.config import Config
 from pipeline.datasets import DATASETS, SPLITS, BadExample, Row, Source, detect
 from pipeline.encoding import encode, encode_image, resize
+from pipeline.machine import Machine, root_of
 from pipeline.preparing import assign_splits, declare, open_source
 
 SAMPLED = 12  # rows that are stored, to know the bytes of all

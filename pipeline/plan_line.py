@@ -8,7 +8,8 @@ from models.spec import ModelSpec
 from models.tree_search import enumerate_trees
 from pipeline.artifacts import ARTIFACTS, DatasetManifest, read_json
 from pipeline.budgets import Costs, requests
-from pipeline.config import Config, Machine
+from pipeline.config import Config
+from pipeline.machine import Machine
 from pipeline.plan_costs import image_costs, job_flops, kept_bytes, measured_speed, shared_spec, unit_costs
 from pipeline.plan_jobs import Found, Planned, planned_jobs, single_jobs, trees_in_all, untrained
 from pipeline.plan_text import bytes_text, count_text, flops_text, time_text

@@ -18,8 +18,9 @@ from models.spec import ModelSpec
 from models.tree_search import FEW_TREES
 from pipeline.adapting import base_of, taps_jobs
 from pipeline.budgets import Costs, requests
-from pipeline.config import Config, Machine
+from pipeline.config import Config
 from pipeline.datasets import SPLITS
+from pipeline.machine import Machine
 from pipeline.moe_jobs import joint_tasks, moe_spec
 from pipeline.plan_costs import (
     ImageCosts,

@@ -16,9 +16,10 @@ import numpy as np
 
 from models.spec import Column
 from pipeline.artifacts import DatasetManifest, fingerprint_of, meaning
-from pipeline.config import Config, Machine, root_of
+from pipeline.config import Config
 from pipeline.datasets import SPLITS, Row, Source, SourceSettings, reader_of
 from pipeline.label_counts import shares
+from pipeline.machine import Machine, root_of
 from pipeline.parts import Say, make, plan, settings_of
 from pipeline.rare_classes import frequent, place, with_classes
 from pipeline.shard_writing import Part, Recipe, Record, shard_of

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipeline.config import ROOT, Config, load, load_machine
+from pipeline.config import ROOT, Config, load
+from pipeline.machine import load_machine
 from pipeline.settings_file import nearest, read
 
 PRESETS = ROOT / "presets"

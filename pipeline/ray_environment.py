@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.config import Machine
+from pipeline.machine import Machine
 
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 REFUSED = re.compile(r"unauthenticated|unauthorized|token", re.IGNORECASE)

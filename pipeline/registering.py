@@ -15,7 +15,8 @@ from torchvision.io import encode_png
 
 from models.bundle import adopt_task, load
 from pipeline.artifacts import digest
-from pipeline.config import ROOT, Machine
+from pipeline.config import ROOT
+from pipeline.machine import Machine
 from pipeline.network_runs import Entry, baseline_entry, network_entry, network_run, split_entries
 from pipeline.report.samples import open_split
 from pipeline.report.study import Study

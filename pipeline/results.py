@@ -12,8 +12,8 @@ from models.accounting import delta_mtl
 from models.tasks import TASKS
 from pipeline.about import write_about
 from pipeline.artifacts import TRIALS, DatasetManifest, read_table, write_table
-from pipeline.config import Machine
 from pipeline.jobs import TrainJob
+from pipeline.machine import Machine
 from pipeline.storage import JobFolder
 
 LEAST_TREES = 4  # fewer say nothing about an order

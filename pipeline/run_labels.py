@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.artifacts import DatasetManifest, read_json
-from pipeline.config import ROOT, Config, Machine, root_of
+from pipeline.config import ROOT, Config
+from pipeline.machine import Machine, root_of
 from pipeline.presets import PRESETS, as_params
 from pipeline.spool import read
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TextIO
 
-from pipeline.config import load_machine
+from pipeline.machine import load_machine
 from pipeline.spool import shown
 
 KEPT = 50  # files

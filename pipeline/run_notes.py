@@ -8,7 +8,8 @@ from typing import Any
 
 from pipeline.affinity_svg import affinity_svg
 from pipeline.artifacts import read_json, read_manifests, read_table
-from pipeline.config import Config, Machine
+from pipeline.config import Config
+from pipeline.machine import Machine
 from pipeline.report.number_texts import count_text, number_text, percent_text, value_text
 from pipeline.run_labels import study_data
 from pipeline.tracked_run import Run

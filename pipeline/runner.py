@@ -18,10 +18,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import ROOT, Machine
+from pipeline.config import ROOT
 from pipeline.following import Log, following
 from pipeline.gpus import sees_gpu, why_none
 from pipeline.jobs import TrainJob, usable_ranks
+from pipeline.machine import Machine
 from pipeline.one_job import run_job, with_threads
 from pipeline.ray_environment import (
     EXCLUDED,

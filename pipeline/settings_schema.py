@@ -14,7 +14,8 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from pipeline.config import ROOT, Config, Machine
+from pipeline.config import ROOT, Config
+from pipeline.machine import Machine
 from pipeline.settings_file import Settings
 
 FILES: Mapping[str, type[Settings]] = {"params.schema.json": Config, "machine.schema.json": Machine}

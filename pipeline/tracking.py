@@ -188,7 +188,7 @@ class MlflowStore:
 
 def main() -> int:
     """Send what could not be sent before; 1 if anything is left."""
-    from pipeline.config import load_machine
+    from pipeline.machine import load_machine
 
     machine = load_machine()
     uri = machine.tracking_uri

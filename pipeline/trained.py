@@ -11,9 +11,10 @@ from models.bundle import load_network
 from models.sharing import SharedModel
 from models.sharing.moe import MoeModel
 from pipeline.artifacts import DatasetManifest
-from pipeline.config import Config, Machine
+from pipeline.config import Config
 from pipeline.evaluate import network_metrics
 from pipeline.jobs import train_job
+from pipeline.machine import Machine
 from pipeline.step import uses_bf16
 from pipeline.storage import JobFolder
 from pipeline.training_state import Site, splits_of

@@ -16,7 +16,8 @@ from pipeline.artifacts import write_json, writing
 from pipeline.check.page import check_page
 from pipeline.check.text import check_text, warning_count
 from pipeline.checking import CHUNKS, DatasetCheck, check_dataset
-from pipeline.config import ROOT, Config, Machine, Task, load, load_machine
+from pipeline.config import ROOT, Config, Task, load
+from pipeline.machine import Machine, load_machine
 from pipeline.presets import adopt_preset
 from stages.session import start
 

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images = random_images(predictor, BATCHES)
     write(predictor, asked.out)
     run = reader(asked.out)
-    apart = max(difference(run(some), predictor(some)) for some in images)
+    apart = max(difference(predictor.network.tasks, run(some), predictor(some)) for some in images)
     if not apart <= MOST_APART:
         asked.out.unlink()
         raise ValueError(f"{asked.out}: not kept, its predictions are {apart:.1e} away from the bundle's")

@@ -9,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.config import load, load_machine
+from pipeline.config import load
+from pipeline.machine import load_machine
 from pipeline.planning import plan
 from pipeline.presets import preset_path, roots_below
 from stages.session import start

@@ -17,9 +17,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline.config import ROOT, Config, Machine, load, load_machine
+from pipeline.config import ROOT, Config, load
 from pipeline.dvc_output import INTERRUPTED, Heard, reproduce
 from pipeline.hardware import hardware
+from pipeline.machine import Machine, load_machine
 from pipeline.plan_text import bytes_text, time_text
 from pipeline.presets import adopt_preset
 from pipeline.run_log import versions

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.artifacts import ARTIFACTS, digest
-from pipeline.config import ROOT, Config, Machine, load, load_machine
+from pipeline.config import ROOT, Config, load
+from pipeline.machine import Machine, load_machine
 from pipeline.plan_text import time_text
 from pipeline.run_labels import baseline_run, study_tags
 from pipeline.run_log import RunLog

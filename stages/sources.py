@@ -4,8 +4,9 @@ Runs at every `dvc repro`; `prepare` runs again where a digest has changed. Leav
 """
 
 from pipeline.artifacts import write_json, writing
-from pipeline.config import load, load_machine, root_of
+from pipeline.config import load
 from pipeline.datasets import code_of
+from pipeline.machine import load_machine, root_of
 from pipeline.source_state import state_of
 from stages.session import start
 

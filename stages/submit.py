@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.config import ROOT, Machine, load, load_machine
+from pipeline.config import ROOT, load
 from pipeline.job_server import ENDED, job_server, jobs, status
+from pipeline.machine import Machine, load_machine
 from pipeline.presets import adopt_preset
 from pipeline.settings_file import nearest, read
 from pipeline.storage import shown

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import ROOT, load, load_machine
+from pipeline.config import ROOT, load
+from pipeline.machine import load_machine
 from pipeline.settings_file import read
 from pipeline.storage import shown
 from pipeline.study_folder import StudyFolder

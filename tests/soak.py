@@ -25,8 +25,9 @@ from typing import Any
 import torch
 
 from pipeline.checkpoints import kept_weights
-from pipeline.config import ROOT, Machine
+from pipeline.config import ROOT
 from pipeline.fitting import fit
+from pipeline.machine import Machine
 from pipeline.preparing import open_source
 from pipeline.storage import JobFolder
 from tests.pipeline.cases import prepare, settings

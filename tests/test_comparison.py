@@ -21,7 +21,8 @@ from models.branch_tree import BranchTree
 from models.task_cost import TaskCost
 from models.tree_search import enumerate_trees
 from pipeline.artifacts import read_manifests
-from pipeline.config import Machine, load
+from pipeline.config import load
+from pipeline.machine import Machine
 from pipeline.moe_jobs import joint_tasks, moe_spec
 from pipeline.plan_costs import network_params, unit_costs
 from pipeline.preparing import declare, open_source, prepare_dataset

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.config import ROOT, Machine
+from pipeline.config import ROOT
+from pipeline.machine import Machine
 from pipeline.travelling import STAYS, STAYS_ANYWHERE, STAYS_BELOW, travelling
 
 DEPLOY = ROOT / "deploy"

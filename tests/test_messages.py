@@ -26,7 +26,8 @@ from PIL import Image
 from models.adaptation.lora import lora
 from pipeline import loop, one_job, runner, travelling
 from pipeline.artifacts import read_json, read_manifests
-from pipeline.config import ROOT, Affinity, Config, Machine, load
+from pipeline.config import ROOT, Affinity, Config, load
+from pipeline.machine import Machine
 from pipeline.one_job import run_job
 from pipeline.preflight import check_study, remarks
 from pipeline.preparing import declare, open_source

@@ -14,7 +14,8 @@ import pytest
 from models.sharing import SHARING
 from pipeline import loop
 from pipeline.artifacts import read_manifests
-from pipeline.config import ROOT, load_machine
+from pipeline.config import ROOT
+from pipeline.machine import load_machine
 from pipeline.spool import Where, shown
 from pipeline.tracker import Tracker
 from stages.session import start
@@ -122,7 +123,7 @@ def test_no_secret_is_written(
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     config = settings()
-    from pipeline.config import Machine
+    from pipeline.machine import Machine
     from pipeline.preparing import open_source
 
     prepare(tmp_path / "prepared", open_source("tiny", config, Machine()), config)
@@ -199,7 +200,7 @@ def is_loopback(address: str) -> bool:
 
 
 RAY = """\
-from pipeline.config import Machine
+from pipeline.machine import Machine
 from pipeline import runner
 runner.connect(Machine())
 import ray

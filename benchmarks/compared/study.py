@@ -10,9 +10,10 @@ from benchmarks.compared.compute import training_flops
 from models.accounting import delta_mtl
 from models.spec import ModelSpec
 from pipeline.artifacts import DatasetManifest
-from pipeline.config import Config, Machine
+from pipeline.config import Config
 from pipeline.fitting import fit
 from pipeline.jobs import TrainJob
+from pipeline.machine import Machine
 from pipeline.plan_costs import ImageCosts, image_costs, shared_spec
 
 Row = Mapping[str, Any]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from models.heads import DENSE_HEADS
@@ -102,6 +103,20 @@ class Task(ABC):
     @abstractmethod
     def predict(self, output: Tensor) -> Tensor:
         """Map raw output to the prediction that users and the metric see."""
+
+    def apart(self, one: Tensor, other: Tensor) -> float:
+        """Map two predictions for the same images to how far they are apart at most; of other shapes, infinitely.
+
+        Of numbers it is the largest difference, relative where they are above 1; of class indices
+        the share that differs.
+        """
+        if one.shape != other.shape:
+            return float("inf")
+        if not one.is_floating_point():
+            return float((one != other).float().mean())
+        apart = (one - other).abs() / other.abs().clamp(min=1)
+        # two infinities are equal, their difference is no number
+        return float(torch.where(one == other, 0, apart).max())
 
     @abstractmethod
     def trivial(self, targets: Tensor, size: tuple[int, int]) -> Tensor:

@@ -84,6 +84,18 @@ class Detection(Task):
     def predict(self, output: Tensor) -> Tensor:
         return torch.stack([self._boxes(*parts) for parts in zip(*self._parts(output), strict=True)])
 
+    def apart(self, one: Tensor, other: Tensor) -> float:
+        """How far the box that has the least similar counterpart is from it: boxes of nearly equal scores may swap.
+
+        Coordinates count as shares of the image, since that is what their rounding grows with.
+        """
+        if one.shape != other.shape:
+            return float("inf")
+        scale_B16 = F.pad(other[:, -1:, 2:4].repeat(1, 1, 2), (0, 2), value=1.0)
+        one, other = one / scale_B16, other / scale_B16
+        apart_BPP = (one[:, :, None] - other[:, None]).abs().amax(-1)
+        return float(torch.maximum(apart_BPP.amin(1), apart_BPP.amin(2)).max())
+
     def trivial(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """Training boxes, each scored by the share of images with such a box: of its class, and half overlapping."""
         labelled_NQ5 = targets[(targets[..., 4] != UNLABELLED).all(1)]

@@ -133,8 +133,8 @@ def _multiples(study: Study) -> str:
 
 
 def _symbols(text: str) -> Markup:
-    """Map plain text to HTML in which Δ_MTL has its index."""
-    return Markup(escape(text).replace("Δ_MTL", Markup("Δ<sub>MTL</sub>")))
+    """Map plain text to HTML in which Δ_MTL has its index and no line ends between a number and its %."""
+    return Markup(escape(text).replace("Δ_MTL", Markup("Δ<sub>MTL</sub>")).replace(" %", "\N{NO-BREAK SPACE}%"))
 
 
 def _best(study: Study, lines: Sequence[Line]) -> Mapping[str, set[str]]:

@@ -15,8 +15,9 @@ from models import bundle
 from models.backbone import build_blocks
 from models.spec import BackboneSpec
 from pipeline.artifacts import read_json, read_table
-from pipeline.config import ROOT, load, load_machine, root_of
+from pipeline.config import ROOT, load
 from pipeline.datasets.files import find
+from pipeline.machine import load_machine, root_of
 from pipeline.presets import adopt_preset
 from tests.fuzz.test_bundles import save
 from tests.fuzz.test_sources import PLANTED, Sets, read

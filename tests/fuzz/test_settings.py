@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from pipeline.config import ROOT, load, load_machine, root_of
+from pipeline.config import ROOT, load
+from pipeline.machine import load_machine, root_of
 from tests.fuzz.mutations import BYTE_EDITS, TREE_EDITS, Edit, edited_bytes, edited_tree
 from tests.fuzz.watching import confined
 

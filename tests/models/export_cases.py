@@ -17,7 +17,7 @@ from tests.models.test_expert_growth import build_base, learn
 from tests.models.test_taps_bundle import build as build_taps
 
 
-def every_kind() -> BranchedModel:
+def every_kind() -> SharedModel:
     """A network with a task of every kind."""
     torch.manual_seed(0)
     model = ModelSpec(
@@ -28,23 +28,26 @@ def every_kind() -> BranchedModel:
         std=(0.25, 0.25, 0.25),
         groups=((0,) * len(COLUMNS),) * 3,
     )
-    return shaken(BranchedModel(model))
+    return moderate(shaken(BranchedModel(model)))
 
 
 def experts() -> SharedModel:
     """Two data sets that choose among all experts, one that has some of its own."""
     base = build_base()
-    network = join(base, [learn(base, "c", "both")])
+    return moderate(join(base, [learn(base, "c", "both")]))
+
+
+def moderate(network: SharedModel) -> SharedModel:
+    """Weights about as large as trained ones: with larger ones rounding grows from layer to layer."""
     with torch.no_grad():
         for parameter in network.parameters():
-            # As large as trained ones: with larger ones rounding grows from layer to layer.
             parameter.mul_(0.3 if parameter.ndim > 1 else 1)
     return network
 
 
 NETWORKS: dict[str, Callable[[], SharedModel]] = {
     "branched": every_kind,
-    "branched, tokens": lambda: shaken(build_tree(TREES[4], "test_vit")),
+    "branched, tokens": lambda: moderate(shaken(build_tree(TREES[4], "test_vit"))),
     "taps": lambda: build_taps("test_resnet", 4),
     "adapted": lambda: build_adapted("piggyback", "test_resnet").eval(),
     "moe": experts,

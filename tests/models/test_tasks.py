@@ -236,6 +236,25 @@ def test_trivial_normals_cannot_be_bettered_in_the_loss() -> None:
     assert all(cost(trivial) < cost(trivial + step * torch.randn(3, *SIZE)) for step in (0.01, 0.1, 1.0))
 
 
+def test_how_far_predictions_are_apart(case: Case) -> None:
+    prediction = case.perfect(case.target)
+    assert case.task.apart(prediction, prediction) == 0
+    assert case.task.apart(prediction, prediction.flip(0)) > 0
+    assert case.task.apart(prediction, prediction[:1]) == float("inf")
+
+
+def test_boxes_of_nearly_equal_scores_may_swap() -> None:
+    task = make("detection").task
+    boxes = torch.tensor([[[1.0, 2, 5, 6, 0, 0.7], [3, 1, 9, 4, 1, 0.7], [0, 0, 32, 24, -1, 0]]])
+    moved, renamed = boxes[:, [1, 0, 2]].clone(), boxes.clone()
+    assert task.apart(moved, boxes) == 0
+    moved[0, 0, 0] += 0.3
+    assert task.apart(moved, boxes) == task.apart(boxes, moved) == pytest.approx(0.3 / 32)
+    renamed[0, 0, 4] = 1
+    assert task.apart(renamed, boxes) == 1
+    assert task.apart(boxes[:, [0, 0, 2]], boxes) == 1
+
+
 def test_predictions_and_targets_can_be_shown(case: Case) -> None:
     targets = (*case.target, case.task.target(case.blank)[0])
     shown = [case.task.render(p) for p in case.task.predict(case.output)]

@@ -12,9 +12,10 @@ import torch
 from pipeline import loop
 from pipeline.artifacts import DatasetManifest, write_manifests
 from pipeline.checkpoints import find
-from pipeline.config import Config, Machine
+from pipeline.config import Config
 from pipeline.datasets import Source
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
+from pipeline.machine import Machine
 from pipeline.preparing import declare, prepare_dataset
 from pipeline.storage import JobFolder
 from pipeline.training_state import Site

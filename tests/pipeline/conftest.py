@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Machine
+from pipeline.machine import Machine
 from pipeline.preparing import open_source
 from tests.pipeline.cases import prepare, settings
 

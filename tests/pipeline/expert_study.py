@@ -9,7 +9,8 @@ from models.sharing.moe import MoeModel
 from models.spec import Route
 from pipeline import preparing
 from pipeline.artifacts import DatasetManifest, write_manifests
-from pipeline.config import Config, Machine
+from pipeline.config import Config
+from pipeline.machine import Machine
 from pipeline.moe_jobs import joint_tasks, moe_spec
 from tests.pipeline.cases import settings
 from tests.pipeline.number_source import COLUMNS, Numbers, rows

@@ -13,8 +13,8 @@ from typing import Any
 
 from pipeline import fitting, runner
 from pipeline.artifacts import read_manifests
-from pipeline.config import Machine
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
+from pipeline.machine import Machine
 from tests.pipeline.cases import QUIET, settings
 
 

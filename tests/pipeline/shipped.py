@@ -11,7 +11,8 @@ import pytest
 
 from pipeline import shard_writing
 from pipeline.artifacts import read_manifests, shards, write_manifests
-from pipeline.config import ROOT, Config, Machine
+from pipeline.config import ROOT, Config
+from pipeline.machine import Machine
 from pipeline.preparing import declare, prepare_dataset
 from tests.pipeline.cases import settings
 from tests.pipeline.number_source import Numbers, rows

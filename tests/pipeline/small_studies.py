@@ -5,7 +5,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config, Dataset, Machine, load
+from pipeline.config import Config, Dataset, load
+from pipeline.machine import Machine
 from pipeline.presets import PRESETS
 
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))

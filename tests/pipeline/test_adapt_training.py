@@ -14,10 +14,10 @@ from models.accounting import count_params
 from pipeline.adapt_jobs import base_of, first_jobs, later_jobs
 from pipeline.adapt_results import run_row
 from pipeline.artifacts import DatasetManifest
-from pipeline.config import Machine
 from pipeline.expert_usage import usage_of
 from pipeline.jobs import TrainJob
 from pipeline.loop import conclude, train
+from pipeline.machine import Machine
 from pipeline.moe_jobs import moe_trials
 from pipeline.trained import measure_on_test, trained_experts, without_heads
 from pipeline.training_state import Site

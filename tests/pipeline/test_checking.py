@@ -24,8 +24,9 @@ from pipeline.check.pictures import label_sheet, value_sheet
 from pipeline.check.rows import FieldFacts, NormalFacts, Seen, look
 from pipeline.check.text import check_text, warning_count
 from pipeline.checking import CHUNKS, Apply, DatasetCheck, check_dataset
-from pipeline.config import Config, Machine, Task
+from pipeline.config import Config, Task
 from pipeline.datasets import SPLITS, Example, Row, Source
+from pipeline.machine import Machine
 from pipeline.preparing import assign_splits, declare
 from tests.pipeline import number_source
 from tests.pipeline.cases import DECODING, settings

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config import READERS, ROOT, TASK_KINDS, load, load_machine, root_of
+from pipeline.config import READERS, ROOT, TASK_KINDS, load
 from pipeline.datasets import DATASETS
+from pipeline.machine import load_machine, root_of
 
 GOOD = """\
 experiment: tiny

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from models.spec import Column
-from pipeline.config import Machine, load
+from pipeline.config import load
 from pipeline.datasets import BadExample, Items, Source, SourceSettings, code_of, reader_of
+from pipeline.machine import Machine
 from pipeline.preparing import open_source
 from tests.pipeline.cases import prepare, settings
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from pipeline.checkpoints import kept_weights
-from pipeline.config import ROOT, Machine
+from pipeline.config import ROOT
 from pipeline.fitting import fit
 from pipeline.jobs import TrainJob
+from pipeline.machine import Machine
 from pipeline.preparing import open_source
 from pipeline.storage import JobFolder
 from tests.pipeline.cases import DECODING, prepare, same, settings

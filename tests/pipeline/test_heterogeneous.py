@@ -13,10 +13,11 @@ from torch import Tensor
 
 from models.loss_weights import LOSS_WEIGHTS
 from pipeline.artifacts import read_manifests, write_manifests
-from pipeline.config import Config, Machine
+from pipeline.config import Config
 from pipeline.jobs import TrainJob, model_spec, task_specs, train_job
 from pipeline.loading import Feed
 from pipeline.loop import _feed, conclude, train
+from pipeline.machine import Machine
 from pipeline.optimise import learning_rate
 from pipeline.preparing import declare, prepare_dataset
 from pipeline.step import take_step

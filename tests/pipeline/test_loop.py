@@ -18,10 +18,11 @@ from models.sharing import SharedModel
 from pipeline import loop
 from pipeline.artifacts import read_manifests, shards, write_manifests
 from pipeline.checkpoints import kept_weights
-from pipeline.config import Machine, Train
+from pipeline.config import Train
 from pipeline.evaluate import network_metrics, trivial_metrics
 from pipeline.jobs import TrainJob
 from pipeline.loop import conclude, train
+from pipeline.machine import Machine
 from pipeline.optimise import SCHEDULES, build_optimiser, learning_rate
 from pipeline.results import trials
 from pipeline.step import Diverged, take_step

@@ -15,8 +15,9 @@ import pytest
 from models.spec import Column
 from pipeline import parts, shard_writing
 from pipeline.artifacts import DatasetManifest, keeping, writing
-from pipeline.config import Config, Machine
+from pipeline.config import Config
 from pipeline.datasets import Source
+from pipeline.machine import Machine
 from pipeline.preparing import assign_splits, declare, prepare_dataset
 from pipeline.shard_writing import SHARD_BYTES, Part, Recipe, rows_of_batch, rows_of_shard, write_part
 from tests.pipeline.cases import settings

@@ -9,8 +9,9 @@ import torch
 from models.tree_search import enumerate_trees
 from pipeline import plan_line as module
 from pipeline.artifacts import DatasetManifest, read_manifests, write_json
-from pipeline.config import Config, Machine
+from pipeline.config import Config
 from pipeline.jobs import TrainJob
+from pipeline.machine import Machine
 from pipeline.plan_costs import shared_spec, unit_costs
 from pipeline.plan_jobs import Found, planned_jobs, single_jobs
 from pipeline.plan_line import plan_line

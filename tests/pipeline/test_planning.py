@@ -14,9 +14,10 @@ from models.sharing import SHARING
 from models.sharing.taps import TapsModel
 from pipeline import planning
 from pipeline.artifacts import DatasetManifest, read_manifests
-from pipeline.config import Config, Machine, load
+from pipeline.config import Config, load
 from pipeline.jobs import TrainJob
 from pipeline.loop import conclude, train
+from pipeline.machine import Machine
 from pipeline.plan_costs import (
     BACKWARD,
     image_costs,

@@ -8,9 +8,10 @@ import torch
 
 from models.bundle_files import offline
 from pipeline.artifacts import DatasetManifest
-from pipeline.config import ROOT, Config, Machine, load, load_machine
+from pipeline.config import ROOT, Config, load
 from pipeline.jobs import TrainJob
 from pipeline.loop import conclude, train
+from pipeline.machine import Machine, load_machine
 from pipeline.plan_costs import shared_spec, unit_costs
 from pipeline.plan_jobs import planned_jobs
 from pipeline.planning import plan

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from pipeline.config import Machine
+from pipeline.machine import Machine
 from pipeline.ray_environment import keep_to_loopback, meet_at, own_ctrl_c, prepare_environment, reason
 from pipeline.runner import _times
 

@@ -23,7 +23,8 @@ from models import bundle
 from models.sharing import SHARING
 from models.spec import ModelSpec
 from pipeline.artifacts import read_manifests
-from pipeline.config import ROOT, Machine
+from pipeline.config import ROOT
+from pipeline.machine import Machine
 from pipeline.network_runs import baseline_entry, network_entry, split_entries
 from pipeline.registering import CODE, LIBRARIES, model_name, pack, registered
 from pipeline.serving import Served, _load_pyfunc, decoded
@@ -156,7 +157,7 @@ LOG = """
 import json, sys
 from functools import partial
 from pathlib import Path
-from pipeline.config import Machine
+from pipeline.machine import Machine
 from pipeline.registering import LIBRARIES, pack
 from pipeline.spool import Where
 from pipeline.tracker import Tracker

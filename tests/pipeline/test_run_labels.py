@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.affinity_svg import affinity_svg
 from pipeline.artifacts import AFFINITY, read_manifests, write_json, write_manifests, write_table
-from pipeline.config import Machine
+from pipeline.machine import Machine
 from pipeline.presets import PRESETS, as_params
 from pipeline.run_labels import CONTEXTS, baseline_run, study_data, study_tags
 from pipeline.run_notes import NOTES, describe_stage

@@ -9,9 +9,9 @@ import pytest
 
 from pipeline import runner
 from pipeline.artifacts import read_manifests
-from pipeline.config import Machine
 from pipeline.fitting import JobResult, advance, fit
 from pipeline.jobs import TrainJob
+from pipeline.machine import Machine
 from pipeline.storage import JobFolder
 from tests.pipeline.cases import DECODING, QUIET, make_job
 

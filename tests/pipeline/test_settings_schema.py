@@ -7,7 +7,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from pipeline.config import ROOT, Config, Machine, load, load_machine
+from pipeline.config import ROOT, Config, load
+from pipeline.machine import Machine, load_machine
 from pipeline.presets import PRESETS, as_params
 from pipeline.settings_file import Settings, _plain, read
 from pipeline.settings_schema import FILES, about, keys_of, schema_of, text_of

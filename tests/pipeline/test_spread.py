@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import shard_writing
-from pipeline.config import Machine
 from pipeline.datasets import BadExample, Source
+from pipeline.machine import Machine
 from pipeline.preparing import declare, prepare_dataset
 from pipeline.ray_environment import prepare_environment
 from pipeline.runner import spread

@@ -9,10 +9,10 @@ import pytest
 
 from models.spec import IGNORE
 from pipeline.artifacts import shards
-from pipeline.config import Machine
 from pipeline.datasets import BadExample, Example
 from pipeline.datasets._taskonomy_labels import OBJECTS
 from pipeline.loading import Split
+from pipeline.machine import Machine
 from pipeline.preparing import open_source
 from tests.pipeline.cases import DECODING, prepare
 from tests.pipeline.cases import settings as study

@@ -13,7 +13,8 @@ import pytest
 
 from pipeline import parts, runner
 from pipeline.artifacts import read_manifests
-from pipeline.config import ROOT, Machine
+from pipeline.config import ROOT
+from pipeline.machine import Machine
 from pipeline.preparing import declare, prepare_dataset
 from pipeline.visibility import holds, strangers
 from tests.pipeline.cases import settings

@@ -11,10 +11,10 @@ from PIL import Image
 
 from models.spec import IGNORE
 from pipeline.artifacts import shards
-from pipeline.config import Machine
 from pipeline.datasets.base import BadExample, Example
 from pipeline.datasets.voc import CLASSES_20, VOC
 from pipeline.loading import Split
+from pipeline.machine import Machine
 from pipeline.preparing import assign_splits, open_source
 from tests.pipeline.cases import DECODING, prepare
 from tests.pipeline.cases import settings as study

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.artifacts import keeping, writing
-from pipeline.config import Config, Machine
+from pipeline.config import Config
 from pipeline.datasets import BadExample, Example, Row
+from pipeline.machine import Machine
 from pipeline.preparing import declare, prepare_dataset
 from tests.pipeline.number_source import Numbers, rows
 

@@ -39,7 +39,7 @@ def test_a_program_of_all_tasks_or_one(trained: Path, tmp_path: Path, capsys: py
             found = program(images)
         assert list(found) == ([task] if task else list(predictor.network.tasks))
         whole = predictor(images)
-        assert difference(found, {name: whole[name] for name in found}) <= 1e-5
+        assert difference(predictor.network.tasks, found, {name: whole[name] for name in found}) <= 1e-5
 
 
 @needs_onnx
@@ -50,7 +50,7 @@ def test_onnx_predicts_the_same(name: str, tmp_path: Path) -> None:
     predictor, out = bundle.load(tmp_path / "bundle"), tmp_path / "network.onnx"
     export.main([str(tmp_path / "bundle"), str(out)])
     for images in random_images(predictor, (1, 2, 5)):
-        assert difference(run_onnx(out, images), predictor(images)) <= 1e-4
+        assert difference(predictor.network.tasks, run_onnx(out, images), predictor(images)) <= 1e-4
 
 
 def test_mistakes_come_as_one_message(

@@ -298,7 +298,8 @@ stages:
     outs: [artifacts/sources]
   report:
     cmd: >-
-      python -c "import os, ray; from pipeline.config import ROOT, load_machine; from pipeline.runner import everywhere;
+      python -c "import os, ray; from pipeline.config import ROOT;
+      from pipeline.machine import load_machine; from pipeline.runner import everywhere;
       (found,) = everywhere(os.path.exists, str(ROOT / 'params.yaml'), load_machine()).values(); assert found;
       assert os.path.exists('ok'); os.makedirs('artifacts/report'); open('artifacts/report/index.html', 'w').write('4')"
     deps: [artifacts/sources]
