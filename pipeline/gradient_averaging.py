@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-BUCKET_BYTES = 25 << 20  # as DistributedDataParallel's
+BUCKET_BYTES = 25 << 20  # as DistributedDataParallel's, from which on a bucket is full;
+FIRST_BYTES = 1 << 20  # the first one is smaller, so that travel begins early
 ALIGNMENT = 64  # bytes: fused optimisers read several numbers at a time
 LAYOUTS = 16  # that are kept
 
@@ -128,10 +129,11 @@ class GradientAveraging:
         size, dtype = 0, None
         for place in sorted(places):
             parameter = self._parameters[place]
-            size += _room(parameter)
-            if not groups or size > BUCKET_BYTES or parameter.dtype != dtype:
+            full = size >= (BUCKET_BYTES if len(groups) > 1 else min(FIRST_BYTES, BUCKET_BYTES))
+            if not groups or full or parameter.dtype != dtype:
                 groups.append([])
-                size, dtype = _room(parameter), parameter.dtype
+                size, dtype = 0, parameter.dtype
+            size += _room(parameter)
             groups[-1].append(place)
         buckets = []
         for group in groups:
