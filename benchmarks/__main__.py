@@ -1,8 +1,9 @@
 """All benchmarks -> benchmarks/RESULTS.md: what we claim to be fast, beside what one would use instead.
 
-`python -m benchmarks` runs each in a process of its own and keeps its lines in runs/bench: the same command goes on
-after the last one that ended. `python -m benchmarks taps moe` runs those two, again if they were run before. The table
-is written from all that is kept, whichever machine it comes from; copy a GPU machine's runs/bench beside this one's.
+`python -m benchmarks` runs each in a process of its own and keeps its lines in benchmarks/measured, of which the table
+is written, whichever machine they come from; the same command goes on after the last one that ended, since runs/bench
+tells which did. `python -m benchmarks taps moe` runs those two, again if they were run before. Copy a GPU machine's
+benchmarks/measured/gpu beside this one's.
 """
 
 import argparse
@@ -55,7 +56,7 @@ BENCHMARKS = (
     "chain",
 )
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "numba", "rsatoolbox", "pyarrow", "ray", "dvc", "mlflow")
-RESULTS, KEPT_IN = ROOT / "benchmarks/RESULTS.md", ROOT / "runs/bench"
+RESULTS, MEASURED, ENDED = ROOT / "benchmarks/RESULTS.md", ROOT / "benchmarks/measured", ROOT / "runs/bench"
 
 
 def main() -> None:
@@ -64,10 +65,12 @@ def main() -> None:
         "names", nargs="*", choices=[[], *BENCHMARKS], help="those to run; all that are missing if none"
     )
     names = parser.parse_args().names
-    kept = KEPT_IN / ("gpu" if torch.cuda.is_available() else "cpu")
-    kept.mkdir(parents=True, exist_ok=True)
-    left = names or [name for name in BENCHMARKS if not (kept / f"{name}.json").exists()]
-    failed = [name for name in left if not _run(name, kept)]
+    device = "gpu" if torch.cuda.is_available() else "cpu"
+    kept, ended = MEASURED / device, ENDED / device
+    for folder in (kept, ended):
+        folder.mkdir(parents=True, exist_ok=True)
+    left = names or [name for name in BENCHMARKS if not (ended / name).exists()]
+    failed = [name for name in left if not _run(name, kept, ended)]
     RESULTS.write_text(written([json.loads(path.read_text()) for path in _in_order()], ROWS))
     note(f"{RESULTS} is written; `python -m benchmarks NAME` measures one again")
     if failed:
@@ -75,15 +78,15 @@ def main() -> None:
 
 
 def _in_order() -> Sequence[Path]:
-    paths = [folder / f"{name}.json" for folder in sorted(KEPT_IN.iterdir()) for name in BENCHMARKS]
+    paths = [folder / f"{name}.json" for folder in sorted(MEASURED.iterdir()) for name in BENCHMARKS]
     return [path for path in paths if path.exists()]
 
 
-def _run(name: str, kept: Path) -> bool:
-    """Run one benchmark; keep its lines, and on what they were measured."""
+def _run(name: str, kept: Path, ended: Path) -> bool:
+    """Run one benchmark; keep its lines and on what they were measured in one folder, and in another that it ended."""
     command = [sys.executable, "-m", f"benchmarks.{name}"]
     note(f"\n{' '.join(['python', *command[1:]])}")
-    draft, began, load = kept / f"{name}.draft", time.monotonic(), os.getloadavg()[0]
+    draft, began, load = ended / f"{name}.draft", time.monotonic(), os.getloadavg()[0]
     if subprocess.run(command, cwd=ROOT, env={**os.environ, KEPT: str(draft)}, check=False).returncode:
         return False
     title = (import_module(f"benchmarks.{name}").__doc__ or "").split("    python -m")[0].strip()
@@ -100,7 +103,7 @@ def _run(name: str, kept: Path) -> bool:
         "lines": json.loads(draft.read_text()),
     }
     (kept / f"{name}.json").write_text(json.dumps(record, indent=1))
-    draft.unlink()
+    draft.rename(ended / name)
     return True
 
 

@@ -143,29 +143,32 @@ def test_the_page_has_every_line_under_its_row_and_machine() -> None:
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But what an earlier round measured is, and its lines stay in the page until then."""
     ran: list[str] = []
 
-    def run(name: str, _kept: Path) -> bool:
+    def run(name: str, _kept: Path, ended: Path) -> bool:
         ran.append(name)
+        if name != "moe":
+            (ended / name).touch()
         return name != "moe"
 
-    monkeypatch.setattr(program, "KEPT_IN", tmp_path)
+    monkeypatch.setattr(program, "MEASURED", tmp_path / "measured")
+    monkeypatch.setattr(program, "ENDED", tmp_path / "ended")
     monkeypatch.setattr(program, "RESULTS", tmp_path / "RESULTS.md")
     monkeypatch.setattr(program, "_run", run)
     monkeypatch.setattr("sys.argv", ["benchmarks"])
-    folder = tmp_path / ("gpu" if torch.cuda.is_available() else "cpu")
-    folder.mkdir()
-    record = {
-        "machine": "m",
-        "versions": {},
-        "title": "",
-        "command": "",
-        "seconds": 1,
-        "load": 0,
-        "revision": "",
-        "date": "",
-    }
-    (folder / "rsa.json").write_text(json.dumps(record | {"lines": []}))
+    device = "gpu" if torch.cuda.is_available() else "cpu"
+    for folder in ("measured", "ended"):
+        (tmp_path / folder / device).mkdir(parents=True)
+    record = {"machine": "m", "versions": {}, "title": "", "command": "an earlier one", "seconds": 1, "load": 0}
+    record |= {"revision": "", "date": "", "lines": []}
+    (tmp_path / "measured" / device / "trees.json").write_text(json.dumps(record))
+    (tmp_path / "ended" / device / "rsa").touch()
     with pytest.raises(SystemExit, match="moe ended in an error"):
         program.main()
     assert set(ran) == set(program.BENCHMARKS) - {"rsa"}
+    assert "an earlier one" in (tmp_path / "RESULTS.md").read_text()
+    ran.clear()
+    with pytest.raises(SystemExit, match="moe ended in an error"):
+        program.main()
+    assert ran == ["moe"]
