@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.jobs import TrainJob
 from pipeline.loop import conclude, train
 from pipeline.machine import Machine
@@ -28,6 +29,8 @@ def run_job(
     job: TrainJob, site: Site, until: int | None, report: Callable[[dict[str, Any]], None] | None = None
 ) -> str | None:
     """Train and conclude a job, or train it up to an epoch. What no restart could mend is an answer: a message."""
+    if site.device == "cpu":
+        keep_freed_memory()
     datasets = {name: fingerprint for name, fingerprint, *_ in job.datasets}
     site = replace(site, prepared=obtain(datasets, site.prepared, site.storage, site.cache))
     try:

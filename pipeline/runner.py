@@ -268,7 +268,7 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int 
     """Run several trainers at a time, each in a trial of Ray Tune."""
     from ray import tune
 
-    by_key, room = {job.key: job for job in jobs}, _room(machine, site)
+    by_key, room = {job.key: job for job in sorted(jobs, key=_size, reverse=True)}, _room(machine, site)
 
     def trial(config: dict[str, Any]) -> None:
         job = by_key[config["key"]]
@@ -302,6 +302,11 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int 
         if message and outcome.config:  # a trial that never began has none
             errors[outcome.config["key"]] = message
     return errors
+
+
+def _size(job: TrainJob) -> int:
+    """How long a job takes beside others of its stage: the longest begin first, so that none is left at the end."""
+    return job.train.epochs * max(1, sum(len(set(groups)) for groups in job.model.groups))
 
 
 def _leave_gpu(site: Site) -> None:

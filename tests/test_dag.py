@@ -24,6 +24,7 @@ EXEMPT = {
     "pipeline/fitting.py",
     "pipeline/following.py",
     "pipeline/one_job.py",
+    "pipeline/allocator.py",
     "pipeline/ray_environment.py",
     "pipeline/gpus.py",
     "pipeline/tracking.py",

@@ -36,6 +36,7 @@ def write_report(
     for drawing in drawings:
         png = png_of(drawing)
         (folder / "figures" / f"{drawing.stem}.png").write_bytes(png)
+        drawing.figure.set_layout_engine("none")  # it is laid out: to find the same places again takes seconds
         (folder / "figures" / f"{drawing.stem}.pdf").write_bytes(pdf_of(drawing))
         write_csv(folder / "tables" / f"{drawing.stem}.csv", drawing.rows)
         if drawing.stem in PLOTTED:
