@@ -268,7 +268,7 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int 
     """Run several trainers at a time, each in a trial of Ray Tune."""
     from ray import tune
 
-    by_key, room = {job.key: job for job in sorted(jobs, key=_size, reverse=True)}, _room(machine, site)
+    by_key, room = {job.key: job for job in longest_first(jobs)}, _room(machine, site)
 
     def trial(config: dict[str, Any]) -> None:
         job = by_key[config["key"]]
@@ -304,9 +304,13 @@ def _at_once(jobs: Sequence[TrainJob], machine: Machine, site: Site, until: int 
     return errors
 
 
-def _size(job: TrainJob) -> int:
-    """How long a job takes beside others of its stage: the longest begin first, so that none is left at the end."""
-    return job.train.epochs * max(1, sum(len(set(groups)) for groups in job.model.groups))
+def longest_first(jobs: Sequence[TrainJob]) -> list[TrainJob]:
+    """Order a stage's jobs by their epochs and branches, so that no long one is left to run alone at the end."""
+
+    def length(job: TrainJob) -> int:
+        return job.train.epochs * max(1, sum(len(set(groups)) for groups in job.model.groups))
+
+    return sorted(jobs, key=length, reverse=True)
 
 
 def _leave_gpu(site: Site) -> None:

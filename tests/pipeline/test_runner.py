@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,14 @@ def run(prepared: Path, machine: Machine, jobs: list[TrainJob]) -> tuple[list[Jo
         logged.append((job.key, record["epoch"]))
 
     return fit(jobs, machine, prepared, log), logged
+
+
+def test_several_at_once_the_longest_begins_first(prepared: Path) -> None:
+    manifests = read_manifests(prepared)
+    shared, split = make_job(manifests), make_job(manifests, groups=[[0, 1]] * 4)
+    longer = make_job(manifests, epochs=5)
+    for jobs in permutations([shared, split, longer]):
+        assert runner.longest_first(jobs) == [longer, split, shared]
 
 
 def test_here_one_after_another(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
