@@ -4,20 +4,18 @@ Leaves artifacts/report/index.html (opens from disk, needs no network), figures/
 data, summary.parquet (one row per network and task), metrics.json and params.yaml, the study's settings.
 """
 
-from collections.abc import Iterable, Iterator
-
 from pipeline.artifacts import ARTIFACTS, writing
 from pipeline.config import ROOT
 from pipeline.plan_text import bytes_text
 from pipeline.registering import record_networks
 from pipeline.report.choice import choice_sentences
-from pipeline.report.folder import draw_all, write_report
+from pipeline.report.drawing import draw_all
+from pipeline.report.folder import write_report
 from pipeline.report.study import read_study
-from pipeline.report.style import Drawing
 from pipeline.result_lines import choice_lines
 from pipeline.spool import run_address, sent_runs, spool_folder
 from pipeline.terminal import labelled
-from stages.session import Session, revision, session, start
+from stages.session import revision, session, start
 
 
 def main() -> None:
@@ -25,8 +23,9 @@ def main() -> None:
         study, uri = read_study(at.config, ARTIFACTS), at.machine.tracking_uri or ""
         sent = sent_runs(spool_folder(at.machine.storage), uri)
         links = {key: run_address(uri, run) for key, run in sent.items()}
+        pictures = draw_all(study, ARTIFACTS, lambda drawn: at.progress(f"{drawn} figures drawn", in_pipes=False))
         with writing("report") as folder:
-            pictures = write_report(study, _counted(at, draw_all(study, ARTIFACTS)), folder, revision(), links)
+            write_report(study, pictures, folder, revision(), links)
         for name in ("index.html", "figures", "tables"):
             at.run.artifact(ARTIFACTS / "report" / name)
         if said := record_networks(study, at.machine, ARTIFACTS, at.tracker, at.run, at.tags):
@@ -35,12 +34,6 @@ def main() -> None:
         size = bytes_text(page.stat().st_size)
         at.result(f"{page.relative_to(ROOT)}: {size}, {len(pictures)} figures, beside it their data as tables/*.csv")
     print(labelled("choice", choice_lines(choice_sentences(study))), flush=True)
-
-
-def _counted(at: Session, drawings: Iterable[Drawing]) -> Iterator[Drawing]:
-    for done, drawing in enumerate(drawings):
-        at.progress(f"{done} figures drawn", in_pipes=False)
-        yield drawing
 
 
 if __name__ == "__main__":

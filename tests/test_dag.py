@@ -70,6 +70,12 @@ def code(stage: str) -> set[str]:
     return {name(path) for path in reached} - EXEMPT
 
 
+def text_of(stage: str) -> str:
+    """A stage's file, and the one that it starts where its study is large."""
+    files = (ROOT / "stages" / f"{part}.py" for part in (stage, f"{stage}_study"))
+    return "".join(file.read_text() for file in files if file.exists())
+
+
 def covers(dep: str, path: str) -> bool:
     return path == dep or path.startswith(dep.rstrip("/") + "/")
 
@@ -95,7 +101,7 @@ def test_deps_are_the_code_that_a_stage_runs(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", stages_here())
 def test_artifacts_that_a_stage_reads_are_deps(stage: str) -> None:
-    text = (ROOT / "stages" / f"{stage}.py").read_text()
+    text = text_of(stage)
     read = set(re.findall(r'ARTIFACTS / "(\w+)"', text))
     if re.search(r"read_manifests\(\)|shards\(\w+, \"\w+\"\)|train_jobs\(", text):
         read.add("prepare")
@@ -133,7 +139,7 @@ def test_params_are_sections_that_exist(stage: str) -> None:
 @pytest.mark.parametrize("stage", stages_here())
 def test_settings_that_a_stage_reads_are_params(stage: str) -> None:
     """Where a stage, or what it hands the settings to, reads `config.x`, section x is among its params."""
-    text = (ROOT / "stages" / f"{stage}.py").read_text()
+    text = text_of(stage)
     read = set(re.findall(r"\bconfig\.(\w+)", text)) & set(Config.model_fields)
     read |= {"tasks"} if "task_specs(" in text else set()
     read |= {"backbone"} if "model_spec(" in text else set()

@@ -79,7 +79,7 @@ def test_the_pipeline_knows_no_stage(path: Path) -> None:
 @pytest.mark.parametrize("path", sources("stages"), ids=name)
 def test_no_stage_reads_another(path: Path) -> None:
     assert not tops(path) & {"benchmarks", "tests"}
-    allowed = {"stages", "stages.session", "stages.training"}
+    allowed = {"stages", "stages.session", "stages.training", f"stages.{path.stem}_study"}
     assert {module for module in imports(path) if module.split(".")[0] == "stages"} <= allowed
 
 
@@ -104,6 +104,8 @@ def test_runner_and_tracking_never_meet() -> None:
         *(f"pipeline.{part}" for part in ("config", "datasets.base", "artifacts", "preparing", "storage", "tracking")),
         "pipeline.shipping",
         "stages.prepare",
+        "stages.moe",
+        "stages.adapt",
     ],
 )
 def test_no_torch_where_none_is_needed(start: str) -> None:

@@ -1,18 +1,15 @@
 """Study and figures -> one HTML page with everything inside, its scripts too: it needs no network."""
 
-import base64
 import io
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
-from PIL import Image
 from ruamel.yaml import YAML
 
 from pipeline.config import Config
@@ -24,44 +21,16 @@ from pipeline.report.headline import lead, notes, recommendations
 from pipeline.report.inline import exact_text, json_text, script_texts, style_text
 from pipeline.report.network import SINGLE, TRIVIAL
 from pipeline.report.number_texts import count_text, percent_text, value_text
+from pipeline.report.picture import Picture
 from pipeline.report.provenance import provenance_of
 from pipeline.report.study import Study, distinct
-from pipeline.report.style import Drawing, task_colours
+from pipeline.report.style import task_colours
 from pipeline.report.tables import Line, best_values, result_lines, tree_rows
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow", "dvc", "pyarrow", "matplotlib")
 WIDE = 8  # tasks up to which the results table has a column for each; above it a row for each
 COLUMNS = 12  # up to which a strategy's table stands as it is; above it rows and columns change places
-DOTS = 150  # per inch
 NO_LINKS: Mapping[str, str] = {}
-LARGE = 700_000  # bytes from which on a figure goes into the page as JPEG: photographs make large PNGs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A drawing as the page shows it: its data inside the address, its width in CSS pixels."""
-
-    drawing: Drawing
-    address: str
-    width: int
-
-
-def png_of(drawing: Drawing) -> bytes:
-    """Map a drawing to the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    drawing.figure.savefig(buffer, format="png", dpi=DOTS)
-    return buffer.getvalue()
-
-
-def picture_of(drawing: Drawing, png: bytes) -> Picture:
-    """Map a drawing and its PNG to what the page holds."""
-    kind, data = "png", png
-    if len(png) > LARGE:
-        buffer = io.BytesIO()
-        Image.open(io.BytesIO(png)).convert("RGB").save(buffer, format="JPEG", quality=82, optimize=True)
-        kind, data = "jpeg", buffer.getvalue()
-    address = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return Picture(drawing=drawing, address=address, width=round(drawing.figure.get_figwidth() * 100))
 
 
 def render_page(study: Study, pictures: Sequence[Picture], revision: str, links: Mapping[str, str] = NO_LINKS) -> str:
@@ -74,7 +43,7 @@ def render_page(study: Study, pictures: Sequence[Picture], revision: str, links:
     lines = result_lines(study)
     sections: dict[str, list[Picture]] = {}
     for picture in pictures:
-        sections.setdefault(picture.drawing.section, []).append(picture)
+        sections.setdefault(picture.section, []).append(picture)
     return environment.get_template("page.html.j2").render(
         study=study,
         lead=lead(study),
@@ -95,7 +64,7 @@ def render_page(study: Study, pictures: Sequence[Picture], revision: str, links:
         jobs=list(_jobs(study)),
         links=dict(links),
         style=style_text(),
-        scripts=script_texts(picture.drawing.widget.kind for picture in pictures if picture.drawing.widget),
+        scripts=script_texts(picture.widget.kind for picture in pictures if picture.widget),
         versions=versions(),
         revision=revision,
         provenance=provenance_of(study, revision),

@@ -112,9 +112,10 @@ def _values(predictor: Predictor, name: str, images: Tensor, targets: Tensor) ->
     task: Task = predictor.network.tasks[name]
     outputs = predictor.network(images, [name])[name]
     values: list[tuple[float, float] | None] = []
+    metric = task.metric()
     for output, target in zip(outputs.split(1), targets.split(1), strict=True):
         loss, count = task.loss(output, target)
-        metric = task.metric()
+        metric.reset()
         metric.update(task.predict(output.float()), target)
         value = float(metric.compute()) if float(count) else float("nan")
         values.append((value, float(loss) / float(count)) if isfinite(value) else None)

@@ -36,7 +36,8 @@ from pipeline.report.further import further_tables
 from pipeline.report.headline import lead, notes, recommendations, tree_words
 from pipeline.report.network import SINGLE, TRIVIAL, Network
 from pipeline.report.number_texts import count_text, large_text, number_text, p_text, percent_text, value_text
-from pipeline.report.page import picture_of, png_of, render_page
+from pipeline.report.page import render_page
+from pipeline.report.picture import picture_of
 from pipeline.report.point_labels import Point, label_points
 from pipeline.report.sample_sheets import BAD, GOOD, Strip, small_print
 from pipeline.report.samples import draw_contact_sheets, draw_samples, median_network, spread
@@ -433,7 +434,7 @@ def test_forty_tasks_take_seconds() -> None:
     study = study_of(40)
     started = time.process_time()
     drawings = list(draw_figures(study))
-    page = render_page(study, [picture_of(drawing, png_of(drawing)) for drawing in drawings], "none")
+    page = render_page(study, [picture_of(drawing) for drawing in drawings], "none")
     assert time.process_time() - started < 60
     assert len(page) < 15e6
     assert max(drawing.figure.get_figheight() for drawing in drawings) < 30
@@ -577,7 +578,7 @@ def test_the_page_needs_nothing_but_itself(number: int, seeds: int) -> None:
     study = study_of(number, seeds)
     figure = contact_sheet(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), {}, {})
     drawing = Drawing(stem="x", section="budget", caption="Δ_MTL <of> all", figure=figure)
-    text = render_page(study, [picture_of(drawing, png_of(drawing))], "abc-dirty")
+    text = render_page(study, [picture_of(drawing)], "abc-dirty")
     checker = Checker()
     checker.feed(text)
     assert not checker.open

@@ -16,7 +16,9 @@ import pytest
 from models.spec import Column
 from pipeline.config import load
 from pipeline.presets import PRESETS
-from pipeline.report.folder import draw_all, draw_results, write_report
+from pipeline.report.drawing import PARTS, draw_results
+from pipeline.report.folder import write_report
+from pipeline.report.picture import picture_of
 from pipeline.report.study import Study, read_study
 from tests.pipeline.browser import BROWSER, Seen, look
 from tests.pipeline.cases import DECODING
@@ -76,7 +78,9 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> PageOf:
         if name not in made:
             base, folder = tmp_path_factory.mktemp("artifacts"), tmp_path_factory.mktemp(name)
             study = study_from(name, base)
-            write_report(study, draw_all(study, base) if name == "files" else draw_results(study), folder, "abc-dirty")
+            parts = PARTS if name == "files" else [draw_results]
+            pictures = [picture_of(drawing) for part in parts for drawing in part(study, base)]
+            write_report(study, pictures, folder, "abc-dirty")
             made[name] = folder / "index.html"
         return made[name]
 
