@@ -27,6 +27,7 @@ from pipeline.presets import adopt_preset
 
 ROUNDS = 3
 STAGES = tuple(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"])
+STUDIES = {"moe": "moe_study", "adapt": "adapt_study"}  # what such a stage imports where it has something to do
 HELP, TORCH, TRAINING, AGAIN = "help", "torch", "training", "again"
 BEYOND = "`import torch`"
 TO_TRAINING = """
@@ -77,7 +78,7 @@ def _commands(fresh: Path, trained: Path) -> dict[str, Command]:
     return {
         HELP: (["make"], fresh),
         TORCH: (python("-c", "import torch"), fresh),
-        **{stage: (python("-c", f"import stages.{stage}"), fresh) for stage in STAGES},
+        **{stage: (python("-c", f"import stages.{STUDIES.get(stage, stage)}"), fresh) for stage in STAGES},
         TRAINING: (python("-c", TO_TRAINING), fresh),
         AGAIN: (python("-m", "stages.pretrain"), trained),
     }
