@@ -5,6 +5,7 @@ A stage's `main` is called through `start`, which leaves with 2 after an error o
 """
 
 import faulthandler
+import gc
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from pipeline.stage_records import record_stage
 from pipeline.terminal import at_terminal, labelled, passing, screen, timed
 from pipeline.tracked_run import Run
 from pipeline.tracker import Tracker
+from stages import COLLECTING
 
 VERBOSE = "COPPICE_VERBOSE"
 
@@ -65,6 +67,7 @@ def start(main: Callable[[], None], *, logged: bool = False) -> None:
 
     What is printed goes to a log file: always where `logged`, else only if the command fails.
     """
+    gc.set_threshold(*COLLECTING)
     if sys.__stderr__ is not None:
         faulthandler.enable(sys.__stderr__)
     log = RunLog(Path(sys.argv[0]).stem)

@@ -25,7 +25,7 @@ from pipeline.loop import conclude, train
 from pipeline.machine import Machine
 from pipeline.optimise import SCHEDULES, build_optimiser, learning_rate
 from pipeline.results import trials
-from pipeline.step import Diverged, take_step
+from pipeline.step import Diverged, _seed, take_step
 from pipeline.storage import JobFolder
 from pipeline.training_state import EpochRecord, begin, build, splits_of
 from tests.pipeline.cases import DECODING, QUIET, cut_short, make_job, prepare, same, saved, settings, site
@@ -467,3 +467,10 @@ def test_a_first_gradient_may_come_in_a_later_step(prepared: Path, nesterov: boo
             optimiser.step()
     for (name, one), other in zip(ours.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other, msg=name)
+
+
+def test_a_step_s_seed_is_torch_s(tmp_path: Path) -> None:
+    _seed(2**40 + 7, site(tmp_path, tmp_path))
+    ours = torch.rand(5)
+    torch.manual_seed(2**40 + 7)
+    assert torch.equal(ours, torch.rand(5))

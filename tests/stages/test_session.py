@@ -109,6 +109,12 @@ def test_verbose_shows_the_traceback(
     assert os.environ[VERBOSE] == "1", "and the stages of `make repro` find it"
 
 
+def test_garbage_is_collected_rarely_while_a_stage_is_imported_and_as_ever_in_its_main() -> None:
+    seen = "import gc; usual = gc.get_threshold(); import stages.session as s; rare = gc.get_threshold(); "
+    seen += "s.start(lambda: print(usual[0] < rare[0], usual == gc.get_threshold()))"
+    assert subprocess.check_output([sys.executable, "-c", seen], text=True, cwd=ROOT).strip() == "True True"
+
+
 def test_ctrl_c_is_130_and_no_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(stopped) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
