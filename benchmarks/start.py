@@ -1,9 +1,9 @@
 """The seconds until `make` and each stage are at work.    python -m benchmarks.start    (about 5 minutes)
 
 Fresh processes in a fresh copy, with the data of presets/smoke.yaml, in turn with one that imports torch and no more:
-its time is taken off that of a stage. All of a stage's imports are measured; and on `pretrain` how long it takes until
-it begins to train, with settings read, its run open in tracking and Ray Train imported, and how long it takes in all
-where its networks stand in storage.
+its time is taken off that of a stage, and off that of the libraries that every training stage uses. All of a stage's
+imports are measured; and on `pretrain` how long it takes until it begins to train, with settings read, its run open in
+tracking and Ray Train imported, and how long it takes in all where its networks stand in storage.
 """
 
 import os
@@ -28,10 +28,12 @@ from pipeline.presets import adopt_preset
 ROUNDS = 3
 STAGES = tuple(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"])
 STUDIES = {"moe": "moe_study", "adapt": "adapt_study"}  # what such a stage imports where it has something to do
-HELP, TORCH, TRAINING, AGAIN = "help", "torch", "training", "again"
+HELP, TORCH, LIBRARIES, TRAINING, AGAIN = "help", "torch", "libraries", "training", "again"
+USED = "torchvision, timm, ray.train, ray.train.torch"  # by every stage that trains
 BEYOND = "`import torch`"
 TO_TRAINING = """
 import os, runpy, sys
+import stages
 from pipeline import runner
 runner.run_job = lambda *_: os._exit(0)
 sys.argv = ["pretrain"]
@@ -55,6 +57,7 @@ def lines() -> Iterator[Line]:
     slowest = max(stages, key=lambda line: line.value)
     yield replace(slowest, what=f"the slowest of them, {slowest.what.partition(',')[0]}", goal=Goal(most=6))
     training = "stages.pretrain until it trains: settings, tracking, Ray Train"
+    yield _line(f"`import {USED}`, nothing of ours", BEYOND, times[LIBRARIES], times[TORCH])
     yield _line(training, BEYOND, times[TRAINING], times[TORCH], Goal(most=6))
     yield _line("stages.pretrain to its end, all networks trained before", BEYOND, times[AGAIN], times[TORCH])
 
@@ -78,6 +81,7 @@ def _commands(fresh: Path, trained: Path) -> dict[str, Command]:
     return {
         HELP: (["make"], fresh),
         TORCH: (python("-c", "import torch"), fresh),
+        LIBRARIES: (python("-c", f"import {USED}"), fresh),
         **{stage: (python("-c", f"import stages.{STUDIES.get(stage, stage)}"), fresh) for stage in STAGES},
         TRAINING: (python("-c", TO_TRAINING), fresh),
         AGAIN: (python("-m", "stages.pretrain"), trained),

@@ -31,9 +31,10 @@ const coppice = (() => {
   const svg = element("svg");
   const html = element("html");
 
-  // A text in which Δ_MTL has its index, as in the tables, and no line ends between a number and its %.
+  const BEFORE_UNIT = /(?<=\d) (?=%|(?:[kMG]|s|min|h)\b)/g;
+  // A text in which Δ_MTL has its index, as in the tables, and no line ends between a number and its unit.
   function write(node, text) {
-    const [first, ...rest] = String(text).replaceAll(" %", "\u00a0%").split("Δ_MTL");
+    const [first, ...rest] = String(text).replace(BEFORE_UNIT, "\u00a0").split("Δ_MTL");
     node.textContent = first;
     for (const part of rest) {
       node.append("Δ");

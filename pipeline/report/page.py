@@ -3,6 +3,7 @@
 import io
 import json
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +31,7 @@ from pipeline.report.tables import Line, best_values, result_lines, tree_rows
 PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow", "dvc", "pyarrow", "matplotlib")
 WIDE = 8  # tasks up to which the results table has a column for each; above it a row for each
 COLUMNS = 12  # up to which a strategy's table stands as it is; above it rows and columns change places
+BEFORE_UNIT = re.compile(r"(?<=\d) (?=%|(?:[kMG]|s|min|h)\b)")
 NO_LINKS: Mapping[str, str] = {}
 
 
@@ -102,8 +104,8 @@ def _multiples(study: Study) -> str:
 
 
 def _symbols(text: str) -> Markup:
-    """Map plain text to HTML in which Δ_MTL has its index and no line ends between a number and its %."""
-    return Markup(escape(text).replace("Δ_MTL", Markup("Δ<sub>MTL</sub>")).replace(" %", "\N{NO-BREAK SPACE}%"))
+    """Map plain text to HTML in which Δ_MTL has its index and no line ends between a number and its unit."""
+    return Markup(BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", str(escape(text))).replace("Δ_MTL", "Δ<sub>MTL</sub>"))
 
 
 def _best(study: Study, lines: Sequence[Line]) -> Mapping[str, set[str]]:
