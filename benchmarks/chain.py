@@ -1,4 +1,4 @@
-"""`make repro` in a fresh copy, and once more with nothing to do.    python -m benchmarks.chain    (about 20 minutes)
+"""`make repro` in a fresh copy, and once more with nothing to do.    python -m benchmarks.chain    (about 15 minutes)
 
 The copy holds the last commit alone: no data, no results, no compiled files; its virtual environment is this one.
 Memory is looked at once a second and summed over make and all processes below it: what each has of its own, and its

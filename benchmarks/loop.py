@@ -1,4 +1,4 @@
-"""The training loop against a bare PyTorch loop over the same batches.    python -m benchmarks.loop    (seven minutes)
+"""The training loop against a bare PyTorch loop over the same batches.    python -m benchmarks.loop    (nine minutes)
 
 Both sides train the same network from the same first weights with the same optimiser, batches and losses, and measure
 the validation split after each epoch; after one epoch their weights are the same. Ours also loads and mirrors its

@@ -1,4 +1,4 @@
-"""The seconds until `make` and each stage are at work.    python -m benchmarks.start    (about 5 minutes)
+"""The seconds until `make` and each stage are at work.    python -m benchmarks.start    (eight minutes)
 
 Fresh processes in a fresh copy, with the data of presets/smoke.yaml, in turn with one that imports torch and no more:
 its time is taken off that of a stage, and off that of the libraries that every training stage uses. All of a stage's

@@ -24,7 +24,7 @@ class Machine(Settings):
     gpus_per_worker     GPUs likewise; 0.5 = two processes share one
     autoscaling         the cluster adds machines: wait for those that a job needs
     loader_workers      processes that decode images, per worker; by default 4 beside a GPU, else none
-    prepare_workers     processes of `prepare`, by default one a core; 1 = this process; on a cluster, tasks at a time
+    prepare_workers     processes of `prepare` and the report, default one a core; 1 = this one; on a cluster, tasks
     threads             of a process that trains on a CPU; by default as many as it takes cores
     channels_last       the order of values in memory, which is faster on most machines
     compile             torch.compile

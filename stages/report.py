@@ -23,7 +23,9 @@ def main() -> None:
         study, uri = read_study(at.config, ARTIFACTS), at.machine.tracking_uri or ""
         sent = sent_runs(spool_folder(at.machine.storage), uri)
         links = {key: run_address(uri, run) for key, run in sent.items()}
-        pictures = draw_all(study, ARTIFACTS, lambda drawn: at.progress(f"{drawn} figures drawn", in_pipes=False))
+        pictures = draw_all(
+            study, ARTIFACTS, at.machine, lambda drawn: at.progress(f"{drawn} figures drawn", in_pipes=False)
+        )
         with writing("report") as folder:
             write_report(study, pictures, folder, revision(), links)
         for name in ("index.html", "figures", "tables"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from matplotlib import rc_context
 
+from pipeline.machine import Machine
 from pipeline.processes import in_processes
 from pipeline.report.beside_paper import beside_paper
 from pipeline.report.figures import draw_figures
@@ -17,8 +18,6 @@ from pipeline.report.samples import draw_contact_sheets, draw_samples
 from pipeline.report.study import Study
 from pipeline.report.style import STYLE, Drawing
 from pipeline.report.worst_samples import draw_worst
-
-RETRIES = 2  # of a part whose process was killed
 
 
 def draw_results(study: Study, _: Path) -> Iterator[Drawing]:
@@ -37,12 +36,12 @@ PARTS: tuple[Callable[[Study, Path], Iterator[Drawing]], ...] = (
 )
 
 
-def draw_all(study: Study, base: Path, say: Callable[[int], None]) -> list[Picture]:
+def draw_all(study: Study, base: Path, machine: Machine, say: Callable[[int], None]) -> list[Picture]:
     """Map a study and the folder of all artifacts to its pictures; tell how many are drawn whenever a part is."""
     cores = os.cpu_count() or 1
-    workers = min(len(PARTS), cores)
-    drawn: dict[int, list[Picture]] = {}
-    for part, pictures in in_processes(_draw, (study, base, cores // workers), range(len(PARTS)), workers, RETRIES):
+    workers = min(len(PARTS), machine.prepare_workers or cores)
+    given, drawn = (study, base, max(1, cores // workers)), dict[int, list[Picture]]()
+    for part, pictures in in_processes(_draw, given, range(len(PARTS)), workers, machine.max_failures):
         drawn[part] = pictures
         say(sum(map(len, drawn.values())))
     return [picture for part in sorted(drawn) for picture in drawn[part]]

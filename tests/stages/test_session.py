@@ -115,6 +115,19 @@ def test_garbage_is_collected_rarely_while_a_stage_is_imported_and_as_ever_in_it
     assert subprocess.check_output([sys.executable, "-c", seen], text=True, cwd=ROOT).strip() == "True True"
 
 
+def test_it_is_collected_as_ever_in_the_processes_that_a_stage_starts(here: Path) -> None:
+    program = here / "program.py"
+    program.write_text(
+        "import gc\nusual = gc.get_threshold()\nimport stages\nfrom multiprocessing import get_context\n"
+        "def seen():\n    print(gc.get_threshold() == usual, flush=True)\n"
+        "if __name__ == '__main__':\n    seen()\n    child = get_context('spawn').Process(target=seen)\n"
+        "    child.start()\n    child.join()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = subprocess.check_output([sys.executable, str(program)], text=True, env=environment)
+    assert said.split() == ["False", "True"]
+
+
 def test_ctrl_c_is_130_and_no_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(stopped) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
